@@ -1,0 +1,513 @@
+"""A GPT in one file: it learns to write, one character at a time, from any text you give it.
+
+    python gpt.py           train on input.txt, then print a sample of what was learnt
+    python gpt.py --help    print this page
+
+It takes about two minutes on a laptop's CPU; on a CUDA GPU it trains a much larger model. Meanwhile it prints how well it
+predicts the text (the loss: lower is better) and a line that it writes: you watch noise turn into speech. The run is
+saved in gpt.pt: with `resume = True` the program goes on with it or, once it is finished, only writes a new sample.
+
+To experiment, change a number below. To understand, read on: nothing is used before it is explained.
+"""
+import copy, math, os, shutil, signal, sys, time, zlib
+from pathlib import Path
+
+if __name__ == '__main__':  # Ctrl-C ends the program without a fuss, even while torch is loading
+    signal.signal(signal.SIGINT, lambda *_: sys.exit(130))
+
+import numpy as np
+import torch
+import torch.nn as nn
+from torch.nn import functional as F
+from tqdm import tqdm
+
+# ---- Hyperparameters: the numbers that we choose, as opposed to those the model learns. Skim them now; the code that
+# uses one explains it. Where a line has two values, the first is for a CUDA GPU and the second for everything else. ----
+device = 'cuda' if torch.cuda.is_available() else 'cpu'  # where to compute: 'cpu', 'cuda', 'cuda:1', 'mps' (Apple), ...
+gpu = 'cuda' in str(device)  # chooses between the two values
+block_size = 256 if gpu else 64  # the context: how many characters the model looks at to predict the next one
+n_embd = 384 if gpu else 128  # how many numbers stand for a character inside the model
+n_head = 6 if gpu else 4  # attention heads in a block
+n_layer = 6 if gpu else 2  # blocks
+dropout = 0.2 if gpu else 0.0  # share of the numbers that are zeroed at random in training
+
+batch_size = 64 if gpu else 24  # pieces of text that one training step learns from
+max_iters = 5000 if gpu else 3600  # training steps
+learning_rate = 3e-4 if gpu else 5e-3  # how far a step moves the parameters, at its highest
+warmup_iters = 100  # steps in which the learning rate rises to that, before it falls to zero
+beta2 = 0.99  # how much of the past AdamW keeps in its estimate of the gradients' size
+weight_decay = 0.1  # how strongly AdamW draws the parameters towards zero
+grad_clip = 1.0  # the longest gradient that a step may follow
+eval_interval = 500 if gpu else 400  # steps from one evaluation to the next
+eval_iters = 200 if gpu else 40  # batches in one evaluation, for each part of the text
+seed = 1337  # where all random numbers start: the same seed gives the same run
+fast_attention = True  # attention by torch's own function; False: by the formula written out below
+
+text_path = 'input.txt'  # the text to learn from, any UTF-8 text (a path that is not absolute starts at this file's folder)
+checkpoint_path = 'gpt.pt'  # where the run is saved
+resume = False  # True: go on with the saved run, or only sample if it is finished
+prompt = ''  # how the sample begins
+max_new_tokens = 500  # how many characters follow the prompt
+temperature = 0.8  # daring: 0 always takes the likeliest character, 1 keeps the model's own probabilities
+top_k = 0  # choose among the k likeliest characters only; 0: among all
+
+# ---- Text to numbers: a model computes with numbers, so each different character of the text gets one. ----
+folder = Path(__file__).absolute().parent
+try:  # the mark that some editors put before the first character is dropped, and Windows' line ends become \n
+    text = (folder / str(text_path)).read_bytes().decode('utf-8').removeprefix('\ufeff').replace('\r\n', '\n')
+except (OSError, ValueError) as error:
+    sys.exit(f'{folder / str(text_path)}: cannot be read as UTF-8 text ({error}); text_path, at the top, names the text')
+if not text:
+    sys.exit(f'{folder / str(text_path)}: empty; put a text there to learn from')
+
+chars = sorted(set(text))  # the alphabet
+vocab_size = len(chars)
+char_to_index = {char: index for index, char in enumerate(chars)}
+index_to_char = {index: char for index, char in enumerate(chars)}
+
+def encode_string(s):
+    """The numbers of the characters of `s`, a list. ValueError if the text does not have them all."""
+    unknown = ''.join(sorted(set(s) - set(chars)))
+    if unknown:
+        raise ValueError(f'{unknown!r} does not occur in {text_path}, so there is no number for it')
+    return [char_to_index[char] for char in s]
+
+def decode_list(l):
+    """The string whose characters have the numbers in the list `l`."""
+    return ''.join([index_to_char[index] for index in l])
+
+def encode_text(s):
+    """What encode_string does, for the whole text: into a tensor (torch's array) of the smallest type that will do."""
+    table = np.zeros(ord(chars[-1]) + 1, dtype=np.min_scalar_type(-vocab_size))  # table[Unicode number] = our number
+    table[[ord(char) for char in chars]] = np.arange(vocab_size)
+    pieces = (s[i:i + 2**20].encode('utf-32-le') for i in range(0, len(s), 2**20))  # 4 bytes a character
+    return torch.from_numpy(np.concatenate([table[np.frombuffer(piece, dtype='<u4')] for piece in pieces]))
+
+try:
+    data = encode_text(text).to(device)
+    data[0].item()  # some devices prove unfit only when a number is asked back
+except Exception as error:
+    sys.exit(f"device = {device!r} cannot be used here ({str(error).splitlines()[0]}); 'cpu' always can")
+
+# The model learns from the first 90%. How well it predicts the last 10%, which it never learns from, tells whether it
+# has understood something or only learnt by heart ('overfitting').
+train_size = int(0.9 * len(data))
+train_data, val_data = data[:train_size], data[train_size:]
+
+def get_batch(split, generator=None):
+    """Random pieces of the 'train' or 'val' text: inputs x and targets y, both (batch_size, block_size).
+
+    y is x one character on: y[b, t] is what follows x[b, :t + 1], so that a piece holds block_size examples, with
+    contexts of 1 to block_size characters. The random numbers come from `generator` (None: torch's own).
+    """
+    part = train_data if split == 'train' else val_data
+    start = torch.randint(len(part) - block_size, (batch_size, 1), generator=generator)
+    window = part[(start + torch.arange(block_size + 1)).to(device)].long()  # (B, 1) + (T+1) -> (B, T+1)
+    return window[:, :-1], window[:, 1:]
+
+# ---- Attention: how a character takes in what stands before it. In the shapes to the right B is the batch (pieces of
+# text), T the time (places in a piece), C the channels (the n_embd numbers that stand for the character at a place). ----
+def attention(q, k, v, p=0.0):
+    """Causal scaled dot-product attention, q, k, v (..., T, head_size) -> (..., T, head_size); drops weights at rate p.
+
+    Every place asks a question (its query), wears a label (its key) and holds some content (its value). It takes in the
+    values of the places up to its own, each in the measure in which the key there answers its query.
+    Source: 'Attention Is All You Need' (Vaswani et al., 2017), section 3.2.1.
+    """
+    if fast_attention:  # the same in one call. To experiment with the lines below, set fast_attention = False
+        return F.scaled_dot_product_attention(q, k, v, dropout_p=p, is_causal=True)
+    T, head_size = q.shape[-2:]
+    # The dot product says how well key j answers query i. Divided by sqrt(head_size) the scores stay around 1, however
+    # long the vectors are; among large scores softmax would give one place all the weight, and learning would stall.
+    scores = q @ k.transpose(-2, -1) * head_size ** -0.5  # (..., T, T)
+    # The causal mask: what comes later must not be seen, for it is what we predict.
+    later = torch.ones(T, T, dtype=torch.bool, device=q.device).triu(1)
+    scores = scores.masked_fill(later, float('-inf'))
+    # Softmax turns numbers into positive shares of 1: e to the power of each, over the sum of all these. e^-inf is 0.
+    weights = F.softmax(scores, dim=-1)
+    # Dropout zeroes numbers at random in training, so that the model cannot lean on any single one.
+    weights = F.dropout(weights, p)
+    return weights @ v  # (..., T, T) @ (..., T, head_size) -> (..., T, head_size)
+
+class Head(nn.Module):
+    """One head of self-attention, (B, T, C) -> (B, T, head_size). 'Self': q, k and v are made from the same x."""
+    def __init__(self, head_size):
+        super().__init__()
+        # Linear(a, b) multiplies by a matrix of learnt numbers (parameters): a numbers at each place become b numbers.
+        self.key = nn.Linear(n_embd, head_size, bias=False)
+        self.query = nn.Linear(n_embd, head_size, bias=False)
+        self.value = nn.Linear(n_embd, head_size, bias=False)
+
+    def forward(self, x):
+        return attention(self.query(x), self.key(x), self.value(x), dropout if self.training else 0.0)
+
+class MultiHeadAttention(nn.Module):
+    """Heads side by side, each free to look for something else, (B, T, C) -> (B, T, C)."""
+    def __init__(self, num_heads, head_size):
+        super().__init__()
+        self.heads = nn.ModuleList([Head(head_size) for _ in range(num_heads)])
+        self.proj = nn.Linear(num_heads * head_size, n_embd)  # mixes what the heads found
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x):
+        # This is out = torch.cat([head(x) for head in self.heads], dim=-1), only faster: the heads' matrices laid side
+        # by side make one large matrix product, and one call of attention() runs all the heads.
+        B, T, C = x.shape
+        layers = [getattr(head, name) for name in ('query', 'key', 'value') for head in self.heads]
+        qkv = F.linear(x, torch.cat([layer.weight for layer in layers]))  # (B, T, 3 * heads * head_size)
+        q, k, v = qkv.view(B, T, 3, len(self.heads), -1).permute(2, 0, 3, 1, 4)  # (B, heads, T, head_size) each
+        out = attention(q, k, v, dropout if self.training else 0.0)
+        out = out.transpose(1, 2).reshape(B, T, -1)  # (B, T, heads * head_size)
+        return self.dropout(self.proj(out))
+
+class FeedForward(nn.Module):
+    """After looking around, thinking: each place by itself, in a wider layer. (B, T, C) -> (B, T, C)."""
+    def __init__(self, n_embd):
+        super().__init__()
+        # ReLU turns negative numbers into 0: without such a bend two Linear layers could do no more than one.
+        self.net = nn.Sequential(
+            nn.Linear(n_embd, 4 * n_embd), nn.ReLU(), nn.Linear(4 * n_embd, n_embd), nn.Dropout(dropout))
+
+    def forward(self, x):
+        return self.net(x)
+
+class Block(nn.Module):
+    """Attention, then feed-forward, (B, T, C) -> (B, T, C).
+
+    Both are residual: they add to x instead of replacing it, so that what is learnt at the top reaches the bottom
+    undiluted. Both read x through a layer norm: the numbers at each place shifted and scaled to mean 0 and variance 1
+    (then times and plus learnt numbers), so that no layer has to cope with ever larger ones.
+    """
+    def __init__(self, n_embd, n_head):
+        super().__init__()
+        self.sa = MultiHeadAttention(n_head, n_embd // n_head)
+        self.ffwd = FeedForward(n_embd)
+        self.ln1 = nn.LayerNorm(n_embd)
+        self.ln2 = nn.LayerNorm(n_embd)
+
+    def forward(self, x):
+        x = x + self.sa(self.ln1(x))
+        x = x + self.ffwd(self.ln2(x))
+        return x
+
+class GPTLanguageModel(nn.Module):
+    """The whole model: at every place of a piece of text, a score for each character that could come next."""
+    def __init__(self):
+        super().__init__()
+        # An embedding is a table: a row of n_embd learnt numbers for each character, in place of its bare number.
+        # Attention does not see where things stand, so each place in the context has such a row as well.
+        self.token_embedding_table = nn.Embedding(vocab_size, n_embd)
+        self.position_embedding_table = nn.Embedding(block_size, n_embd)
+        self.blocks = nn.Sequential(*[Block(n_embd, n_head) for _ in range(n_layer)])
+        self.ln_f = nn.LayerNorm(n_embd)
+        self.lm_head = nn.Linear(n_embd, vocab_size)
+        # Learning starts from random numbers. With variance 1 / (number of inputs) a layer puts out numbers as large as
+        # those it is given ('Efficient BackProp', LeCun et al., 1998); the last starts near 0: all characters alike.
+        for module in self.modules():
+            if isinstance(module, (nn.Linear, nn.Embedding)):
+                small = module is self.lm_head or isinstance(module, nn.Embedding)
+                nn.init.normal_(module.weight, std=0.02 if small else module.in_features ** -0.5)
+            if getattr(module, 'bias', None) is not None:
+                nn.init.zeros_(module.bias)
+
+    def forward(self, idx, targets=None):
+        """idx and targets hold characters' numbers, (B, T) with T <= block_size. Returns logits (B, T, vocab_size), loss.
+
+        Logits are scores whose softmax is a probability for each character. The loss is the cross-entropy: the mean of
+        -ln(probability of the character that really came next), ln(vocab_size) for one who knows nothing, 0 for one who
+        is sure and always right. Without targets it is None.
+        """
+        B, T = idx.shape
+        tok_emb = self.token_embedding_table(idx)  # (B, T, C)
+        pos_emb = self.position_embedding_table(torch.arange(T, device=idx.device))  # (T, C)
+        x = tok_emb + pos_emb  # (B, T, C)
+        x = self.ln_f(self.blocks(x))  # (B, T, C)
+        logits = self.lm_head(x)  # (B, T, vocab_size)
+        loss = None if targets is None else F.cross_entropy(logits.view(B * T, -1), targets.reshape(B * T))
+        return logits, loss
+
+    @torch.no_grad()  # nothing is learnt here, so torch need not note down how each number came about
+    def generate(self, idx, max_new_tokens, temperature=1.0, top_k=0, generator=None):
+        """Continue idx (B, T) by characters drawn one after another: (B, T + max_new_tokens).
+
+        The logits are divided by the temperature: below 1 the likely characters become likelier still, and at 0 the
+        likeliest is taken. With top_k > 0 only the k likeliest can be drawn. Dropout is off meanwhile.
+        """
+        was_training = self.training
+        self.eval()
+        for _ in range(max_new_tokens):
+            # There are block_size positions, so older characters are let go. (Keeping keys and values from one character
+            # to the next does not serve here: past block_size every character moves to another position each time.)
+            logits, _ = self(idx[:, -block_size:])
+            logits, candidates = logits[:, -1].topk(min(top_k or vocab_size, vocab_size))  # both (B, k), likeliest first
+            if temperature < 1e-6:  # too close to 0 to divide by
+                idx_next = candidates[:, :1]  # (B, 1)
+            else:
+                probs = F.softmax(logits / temperature, dim=-1)
+                idx_next = candidates.gather(1, torch.multinomial(probs, num_samples=1, generator=generator))
+            idx = torch.cat((idx, idx_next), dim=1)  # (B, T + 1)
+        self.train(was_training)
+        return idx
+
+def sample(model, length):
+    """`length` characters that the model writes after the prompt, a string; the random numbers are always the same."""
+    start = encode_string(prompt) or [0]  # without a prompt, character number 0 stands before the first
+    generator = torch.Generator(device).manual_seed(seed)
+    idx = model.generate(torch.tensor([start], device=device), length, temperature, top_k, generator)
+    return decode_list(idx[0, len(start):].tolist())
+
+# ---- Many processors: `torchrun --nproc_per_node=4 gpt.py` starts this program four times. Each process holds the whole
+# model and learns from its share of every batch; then torch averages their gradients. The mean over equal shares is the
+# mean over the batch, so all take the same step, and the one that a single process (`python gpt.py`) would take. ----
+rank, world_size = int(os.environ.get('RANK', 0)), int(os.environ.get('WORLD_SIZE', 1))
+
+def get_share(split, generator):
+    """This process's rows of a batch. All processes draw the same batch, since their generators start alike."""
+    return [rows[rank::world_size] for rows in get_batch(split, generator)]
+
+def over_all(tensor, operation):
+    """`tensor` reduced over all processes by `operation`, 'SUM' or 'MAX'; each of them gets the result."""
+    if world_size > 1:
+        torch.distributed.all_reduce(tensor, getattr(torch.distributed.ReduceOp, operation))
+    return tensor
+
+# GPUs of compute capability 8.0 and up are far faster with numbers of 16 bits: autocast uses them where that does no harm.
+autocast = torch.autocast('cuda', torch.bfloat16, enabled=gpu and torch.cuda.get_device_capability(device) >= (8, 0))
+
+@torch.no_grad()
+def estimate_loss(model):
+    """The mean loss over eval_iters batches of each part of the text: {'train': ..., 'val': ...}.
+
+    The batches are always the same, so that two evaluations can be compared, and training does not notice them.
+    """
+    model.eval()
+    means = {}
+    for split in ('train', 'val'):
+        generator = torch.Generator().manual_seed(seed)
+        with autocast:
+            losses = [model(*get_share(split, generator))[1] for _ in range(eval_iters)]
+        means[split] = over_all(torch.stack(losses).mean(), 'SUM').item() / world_size
+    model.train()
+    return means
+
+# ---- Checking and saving. Nothing here learns: it answers a slip at the top of the file with one clear line, and sees to
+# it that no run is lost. On a first reading, go on at 'Training'. ----
+shape = ['block_size', 'n_embd', 'n_head', 'n_layer']
+is_whole = lambda value, least: type(value) is int and least <= value < 2**60
+is_number = lambda value: type(value) in (int, float) and 0 <= value < 1e9
+limits = [  # what each setting must be, in words and as a test
+    ('a whole number, 1 or more', lambda v: is_whole(v, 1), [*shape, 'batch_size', 'max_iters', 'eval_interval', 'eval_iters']),
+    ('a whole number, 0 or more', lambda v: is_whole(v, 0), ['warmup_iters', 'seed', 'max_new_tokens', 'top_k']),
+    ('a number above 0', lambda v: is_number(v) and v > 0, ['learning_rate', 'grad_clip']),
+    ('a number, 0 or more', is_number, ['weight_decay', 'temperature']),
+    ('a number from 0 up to, but not including, 1', lambda v: is_number(v) and v < 1, ['dropout', 'beta2']),
+    ('True or False', lambda v: type(v) is bool, ['fast_attention', 'resume']),
+    ("a string, in 'quotes'", lambda v: type(v) is str, ['prompt', 'checkpoint_path']),
+]
+may_change = ['fast_attention', 'resume', 'prompt', 'checkpoint_path', 'max_new_tokens', 'top_k', 'temperature']
+checkpoint = folder / str(checkpoint_path)
+previous = checkpoint.parent / f'{checkpoint.stem}-previous{checkpoint.suffix}'
+
+def stop(message, exit_code):
+    """End the program with one line on standard error (the first process's: the others would say the same)."""
+    if rank == 0:
+        print(f'gpt.py: {message}', file=sys.stderr)
+    sys.exit(exit_code)
+
+def check_settings():
+    """Stop at the first setting that cannot work, before anything long begins."""
+    for wanted, fits, names in limits:
+        for name in names:
+            value = globals().get(name)
+            if not fits(value):
+                hint = f': write {int(value)}' if type(value) is float and fits(int(value)) else ''
+                stop(f'{name} = {value!r} must be {wanted}{hint}', 2)
+    if n_embd % n_head:
+        stop(f'n_embd = {n_embd} must be a multiple of n_head = {n_head}: the heads share it out evenly', 2)
+    if batch_size % world_size:
+        stop(f'batch_size = {batch_size} must be a multiple of {world_size}: the processes share it out evenly', 2)
+    for part, name in ((train_data, 'first 90%, to train on,'), (val_data, 'last 10%, to validate on,')):
+        if len(part) <= block_size:
+            stop(f'{text_path} is too short: its {name} must be longer than block_size = {block_size}, not {len(part)}', 1)
+    try:
+        encode_string(prompt)
+    except ValueError as error:
+        stop(f'prompt: {error}', 2)
+
+def settings():
+    """What a run depends on: the hyperparameters, except those that only matter to the sample, and the text."""
+    return {name: globals()[name] for _, _, names in limits for name in names if name not in may_change} | {
+        'alphabet': ''.join(chars), 'characters': len(text), 'crc32': zlib.crc32(text.encode())}
+
+def load_checkpoint(path):
+    """The dict that train() saved. With weights_only, loading runs no code, whatever the file holds."""
+    try:
+        state = torch.load(path, map_location='cpu', weights_only=True)
+        assert state['program'] == 'gpt.py'
+        return state
+    except Exception:  # torch has a dozen ways to complain
+        stop(f'{path}: not a checkpoint of this program, or damaged; left as it is. Move it or change checkpoint_path', 1)
+
+def check_match(state, names):
+    """Stop unless the checkpoint's `state` has the same settings `names` as this file."""
+    here, there = settings(), state['settings']
+    differ = [f'{name} = {there[name]!r:.99}  # here {here[name]!r:.99}' for name in names if there[name] != here[name]]
+    if differ:
+        stop(f'{checkpoint_path} has other settings. Write these at the top, or set resume = False:\n' + '\n'.join(differ), 2)
+
+def load_model():
+    """The model in the checkpoint, with its best weights, ready to generate."""
+    state = load_checkpoint(checkpoint)
+    check_match(state, [*shape, 'alphabet'])
+    model = GPTLanguageModel().to(device)
+    model.load_state_dict(state['best']['model'])
+    return model.eval()
+
+def save(state, first):
+    """Write the checkpoint, whole or not at all, and return whether that worked; the `first` time it has to.
+
+    It is written beside the old one and takes its name when complete: a kill at any instant leaves one whole. The first
+    save of a run renames the last run's checkpoint instead of replacing it.
+    """
+    temporary = checkpoint.parent / f'{checkpoint.name}.tmp'
+    try:
+        torch.save(state, temporary)
+        if first and checkpoint.exists():
+            os.replace(checkpoint, previous)
+            print(f'the last run is kept as {previous.name}')
+        os.replace(temporary, checkpoint)
+        return True
+    except (OSError, RuntimeError) as error:  # torch raises a RuntimeError when the disk is full
+        if temporary.is_file():
+            temporary.unlink()
+        if first:
+            stop(f'{checkpoint} cannot be written ({error}); see to its folder, or change checkpoint_path', 1)
+        tqdm.write(f'gpt.py: warning: {checkpoint} not saved ({error}); training goes on', file=sys.stderr)
+        return False
+
+# ---- Training ----
+def train(state):
+    """Train a new model, or go on from a checkpoint's `state`. Returns the model and the program's exit code."""
+    torch.manual_seed(seed)
+    model = GPTLanguageModel().to(device)
+    # AdamW (Loshchilov and Hutter, 2019) moves each parameter against its gradient, the slope of the loss, in steps of
+    # the gradient's usual size; it also draws parameters towards zero. The learning rate warms up, while AdamW has seen
+    # too few gradients to know their size, and then falls to zero, so that the end is fine work.
+    optimizer = torch.optim.AdamW(model.parameters(), learning_rate, (0.9, beta2), weight_decay=weight_decay, fused=True)
+    warmup = max(1, min(warmup_iters, max_iters))
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda i: min((i + 1) / warmup, 1 - i / max_iters))
+    batches = torch.Generator().manual_seed(seed)  # draws the same batches in all processes,
+    torch.manual_seed(seed + rank)  # while each draws its own dropout
+    best = {'loss': math.inf, 'step': 0, 'model': copy.deepcopy(model.state_dict())}
+    first_step, seconds = 0, 0.0
+    if state:
+        for part, name in ((model, 'model'), (optimizer, 'optimizer'), (scheduler, 'scheduler')):
+            part.load_state_dict(state[name])
+        for set_random, random in zip((batches.set_state, torch.set_rng_state, torch.cuda.set_rng_state), state['random'][rank]):
+            set_random(random)
+        first_step, seconds, best = state['iteration'], state['seconds'], state['best']
+    network = nn.parallel.DistributedDataParallel(model) if world_size > 1 else model  # averages the gradients
+    say = tqdm.write if rank == 0 else lambda line: None
+    say(f'{device}: {sum(p.numel() for p in model.parameters()):,} parameters learn from {len(text):,} characters, '
+        f'{vocab_size:,} of them different')
+    signals = []  # Ctrl-C and SIGTERM are noted here, and the loop ends after the step that it is in
+
+    def on_signal(number, _):
+        if signals and world_size == 1:  # a second one ends the program at once (but torchrun repeats each)
+            sys.exit(128 + number)
+        signals.append(number)
+
+    def save_run(step, health, first=False):
+        if not math.isfinite(health):
+            stop(f'step {step}: the loss is no longer finite, most often for too high a learning_rate (it is '
+                 f'{learning_rate}); {checkpoint.name} holds the last good state', 1)
+        random = [batches.get_state(), torch.get_rng_state()] + ([torch.cuda.get_rng_state()] if gpu else [])
+        randoms = [random] * world_size
+        if world_size > 1:
+            torch.distributed.all_gather_object(randoms, random)
+        return rank > 0 or save({
+            'program': 'gpt.py', 'settings': settings(), 'iteration': step, 'model': model.state_dict(), 'best': best,
+            'optimizer': optimizer.state_dict(), 'scheduler': scheduler.state_dict(), 'random': randoms,
+            'seconds': seconds + time.time() - began}, first)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, on_signal)
+    began = shown = time.time()
+    saved, loss, norm = save_run(first_step, 0.0, first=not state), torch.zeros(()), torch.zeros(())
+    bar = tqdm(total=max_iters, initial=first_step, disable=True if rank else None, leave=False, dynamic_ncols=True,
+               bar_format='{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}, {remaining} left{postfix}')
+    for step in range(first_step, max_iters + 1):
+        # All must leave at the same step: one that went on would wait for ever for the others' gradients.
+        stopped_by = over_all(torch.tensor(max(signals, default=0)), 'MAX').item()
+        if not stopped_by and (step % eval_interval == 0 or step == max_iters):
+            losses = estimate_loss(model)
+            if losses['val'] < best['loss']:
+                best = {'loss': losses['val'], 'step': step, 'model': copy.deepcopy(model.state_dict())}
+            saved = save_run(step, losses['train'] + losses['val'])
+            say(f"step {step}: train loss {losses['train']:.4f}, val loss {losses['val']:.4f}")
+            if rank == 0:  # Chinese characters and the like take two columns of the terminal
+                columns = shutil.get_terminal_size().columns // (2 if chars[-1] >= '\u1100' else 1)
+                say(sample(model, columns).replace('\n', '\\n')[:columns - 1])
+        if stopped_by or step == max_iters:
+            break
+        x, y = get_share('train', batches)
+        with autocast:
+            _, loss = network(x, y)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # the gradient of the loss with respect to every parameter
+        norm = nn.utils.clip_grad_norm_(model.parameters(), grad_clip)
+        optimizer.step()
+        scheduler.step()
+        if rank == 0 and time.time() - shown > 0.5:  # not at every step: to read a number back, a GPU has to be waited for
+            speed = (step + 1 - bar.n) * batch_size * block_size / (time.time() - shown)
+            bar.set_postfix_str(f'loss {loss.item():.3f}, {speed:,.0f} characters/s', refresh=False)
+            bar.update(step + 1 - bar.n)
+            shown = time.time()
+    bar.close()
+    if stopped_by:
+        saved = save_run(step, loss.item() + norm.item())
+        say(f'stopped at step {step}; resume = True goes on from there')
+    else:
+        model.load_state_dict(best['model'])
+        say(f"best val loss {best['loss']:.4f} at step {best['step']}, {seconds + time.time() - began:.0f} seconds")
+    return model, 128 + stopped_by if stopped_by else 0 if saved else 1
+
+def main():
+    """The program; returns its exit code."""
+    if hasattr(sys.stdout, 'reconfigure'):  # it has not in a notebook
+        sys.stdout.reconfigure(encoding='utf-8', errors='replace')
+    if sys.argv[1:] in (['--help'], ['-h']):
+        print(__doc__)
+        return 0
+    if sys.argv[1:]:
+        stop(f'takes no arguments, such as {sys.argv[1]!r}: edit the lines at the top of the file', 2)
+    check_settings()
+    if world_size > 1:
+        if gpu:
+            torch.cuda.set_device(int(os.environ['LOCAL_RANK']))
+        torch.distributed.init_process_group('cpu:gloo,cuda:nccl' if gpu else 'gloo')
+    state = load_checkpoint(checkpoint) if checkpoint.exists() else None  # a new run must not replace somebody's file
+    if not resume and previous.exists():
+        load_checkpoint(previous)
+    if resume and not state:
+        print(f'{checkpoint.name} is not there: starting afresh')
+    if resume and state and state['iteration'] == state['settings']['max_iters']:
+        print(f'{checkpoint.name} is a finished run: only sampling')
+        model, exit_code = load_model(), 0
+    else:
+        if resume and state:
+            check_match(state, settings())
+        model, exit_code = train(state if resume else None)
+    if rank == 0 and exit_code != 128 + signal.SIGTERM:
+        print(prompt + sample(model, max_new_tokens))
+    if world_size > 1:
+        torch.distributed.destroy_process_group()
+    return exit_code
+
+if __name__ == '__main__':
+    try:
+        sys.exit(main())
+    except (RuntimeError, MemoryError) as error:
+        if not isinstance(error, (MemoryError, torch.OutOfMemoryError)) and 'allocate memory' not in str(error):
+            raise
+        stop('out of memory; lower batch_size, block_size, n_embd or n_layer, at the top of the file', 1)
