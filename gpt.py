@@ -3,9 +3,9 @@
     python gpt.py           train on input.txt, then print a sample of what was learnt
     python gpt.py --help    print this page
 
-It takes about two minutes on a laptop's CPU; on a CUDA GPU it trains a much larger model. Meanwhile it prints how well it
+It takes about two minutes on a laptop's CPU; on a CUDA GPU it trains a far larger model. Meanwhile it prints how well it
 predicts the text (the loss: lower is better) and a line that it writes: you watch noise turn into speech. The run is
-saved in gpt.pt: with `resume = True` the program goes on with it or, once it is finished, only writes a new sample.
+saved in gpt.pt: with `resume = True` the program goes on with it or, once it is finished, only writes another sample.
 
 To experiment, change a number below. To understand, read on: nothing is used before it is explained.
 """
@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 # ---- Hyperparameters: the numbers that we choose, as opposed to those the model learns. Skim them now; the code that
-# uses one explains it. Where a line has two values, the first is for a CUDA GPU and the second for everything else. ----
+# uses one explains it. Where a line has two values, the first is for a CUDA GPU, the second for everything else. ----
 device = 'cuda' if torch.cuda.is_available() else 'cpu'  # where to compute: 'cpu', 'cuda', 'cuda:1', 'mps' (Apple), ...
 gpu = 'cuda' in str(device)  # chooses between the two values
 block_size = 256 if gpu else 64  # the context: how many characters the model looks at to predict the next one
@@ -43,7 +43,7 @@ eval_iters = 200 if gpu else 40  # batches in one evaluation, for each part of t
 seed = 1337  # where all random numbers start: the same seed gives the same run
 fast_attention = True  # attention by torch's own function; False: by the formula written out below
 
-text_path = 'input.txt'  # the text to learn from, any UTF-8 text (a path that is not absolute starts at this file's folder)
+text_path = 'input.txt'  # the text to learn from, any UTF-8 text (this path and the next start at this file's folder)
 checkpoint_path = 'gpt.pt'  # where the run is saved
 resume = False  # True: go on with the saved run, or only sample if it is finished
 prompt = ''  # how the sample begins
@@ -56,7 +56,7 @@ folder = Path(__file__).absolute().parent
 try:  # the mark that some editors put before the first character is dropped, and Windows' line ends become \n
     text = (folder / str(text_path)).read_bytes().decode('utf-8').removeprefix('\ufeff').replace('\r\n', '\n')
 except (OSError, ValueError) as error:
-    sys.exit(f'{folder / str(text_path)}: cannot be read as UTF-8 text ({error}); text_path, at the top, names the text')
+    sys.exit(f'{folder / str(text_path)}: not readable as UTF-8 text ({error}); text_path, at the top, names the text')
 if not text:
     sys.exit(f'{folder / str(text_path)}: empty; put a text there to learn from')
 
@@ -106,7 +106,7 @@ def get_batch(split, generator=None):
     return window[:, :-1], window[:, 1:]
 
 # ---- Attention: how a character takes in what stands before it. In the shapes to the right B is the batch (pieces of
-# text), T the time (places in a piece), C the channels (the n_embd numbers that stand for the character at a place). ----
+# text), T the time (places in a piece), C the channels (the n_embd numbers for the character at a place). ----
 def attention(q, k, v, p=0.0):
     """Causal scaled dot-product attention, q, k, v (..., T, head_size) -> (..., T, head_size); drops weights at rate p.
 
@@ -201,17 +201,13 @@ class GPTLanguageModel(nn.Module):
         self.blocks = nn.Sequential(*[Block(n_embd, n_head) for _ in range(n_layer)])
         self.ln_f = nn.LayerNorm(n_embd)
         self.lm_head = nn.Linear(n_embd, vocab_size)
-        # Learning starts from random numbers. With variance 1 / (number of inputs) a layer puts out numbers as large as
-        # those it is given ('Efficient BackProp', LeCun et al., 1998); the last starts near 0: all characters alike.
-        for module in self.modules():
-            if isinstance(module, (nn.Linear, nn.Embedding)):
-                small = module is self.lm_head or isinstance(module, nn.Embedding)
-                nn.init.normal_(module.weight, std=0.02 if small else module.in_features ** -0.5)
-            if getattr(module, 'bias', None) is not None:
-                nn.init.zeros_(module.bias)
+        # Learning starts from small random numbers, as in GPT-2: at first all characters seem about equally likely.
+        for parameter in self.parameters():
+            if parameter.dim() > 1:
+                nn.init.normal_(parameter, std=0.02)
 
     def forward(self, idx, targets=None):
-        """idx and targets hold characters' numbers, (B, T) with T <= block_size. Returns logits (B, T, vocab_size), loss.
+        """idx, targets: characters' numbers (B, T), T <= block_size. Returns (logits (B, T, vocab_size), loss).
 
         Logits are scores whose softmax is a probability for each character. The loss is the cross-entropy: the mean of
         -ln(probability of the character that really came next), ln(vocab_size) for one who knows nothing, 0 for one who
@@ -220,9 +216,8 @@ class GPTLanguageModel(nn.Module):
         B, T = idx.shape
         tok_emb = self.token_embedding_table(idx)  # (B, T, C)
         pos_emb = self.position_embedding_table(torch.arange(T, device=idx.device))  # (T, C)
-        x = tok_emb + pos_emb  # (B, T, C)
-        x = self.ln_f(self.blocks(x))  # (B, T, C)
-        logits = self.lm_head(x)  # (B, T, vocab_size)
+        x = self.blocks(tok_emb + pos_emb)  # (B, T, C)
+        logits = self.lm_head(self.ln_f(x))  # (B, T, vocab_size)
         loss = None if targets is None else F.cross_entropy(logits.view(B * T, -1), targets.reshape(B * T))
         return logits, loss
 
@@ -236,10 +231,10 @@ class GPTLanguageModel(nn.Module):
         was_training = self.training
         self.eval()
         for _ in range(max_new_tokens):
-            # There are block_size positions, so older characters are let go. (Keeping keys and values from one character
-            # to the next does not serve here: past block_size every character moves to another position each time.)
+            # There are only block_size positions, so older characters are let go. (Then every character has moved to
+            # another position, which is why keys and values kept from the step before would not serve.)
             logits, _ = self(idx[:, -block_size:])
-            logits, candidates = logits[:, -1].topk(min(top_k or vocab_size, vocab_size))  # both (B, k), likeliest first
+            logits, candidates = logits[:, -1].topk(min(top_k or vocab_size, vocab_size))  # (B, k), likeliest first
             if temperature < 1e-6:  # too close to 0 to divide by
                 idx_next = candidates[:, :1]  # (B, 1)
             else:
@@ -256,14 +251,11 @@ def sample(model, length):
     idx = model.generate(torch.tensor([start], device=device), length, temperature, top_k, generator)
     return decode_list(idx[0, len(start):].tolist())
 
-# ---- Many processors: `torchrun --nproc_per_node=4 gpt.py` starts this program four times. Each process holds the whole
-# model and learns from its share of every batch; then torch averages their gradients. The mean over equal shares is the
-# mean over the batch, so all take the same step, and the one that a single process (`python gpt.py`) would take. ----
+# ---- Many processors: `torchrun --nproc_per_node=4 gpt.py` starts this program four times. Each process holds the model
+# and learns from its share of every batch; then torch averages their gradients. The mean over equal shares is the mean
+# over the batch, so all take the same step, and the one that a single process (`python gpt.py`) would take. ----
 rank, world_size = int(os.environ.get('RANK', 0)), int(os.environ.get('WORLD_SIZE', 1))
-
-def get_share(split, generator):
-    """This process's rows of a batch. All processes draw the same batch, since their generators start alike."""
-    return [rows[rank::world_size] for rows in get_batch(split, generator)]
+share = slice(rank, None, world_size)  # the rows of a batch that this process, number `rank`, learns from
 
 def over_all(tensor, operation):
     """`tensor` reduced over all processes by `operation`, 'SUM' or 'MAX'; each of them gets the result."""
@@ -271,40 +263,38 @@ def over_all(tensor, operation):
         torch.distributed.all_reduce(tensor, getattr(torch.distributed.ReduceOp, operation))
     return tensor
 
-# GPUs of compute capability 8.0 and up are far faster with numbers of 16 bits: autocast uses them where that does no harm.
+# GPUs of compute capability 8.0 and up are far faster with numbers of 16 bits; autocast uses them where they will do.
 autocast = torch.autocast('cuda', torch.bfloat16, enabled=gpu and torch.cuda.get_device_capability(device) >= (8, 0))
 
 @torch.no_grad()
 def estimate_loss(model):
-    """The mean loss over eval_iters batches of each part of the text: {'train': ..., 'val': ...}.
-
-    The batches are always the same, so that two evaluations can be compared, and training does not notice them.
-    """
+    """{'train': mean loss over eval_iters batches, 'val': the same}. Always the same batches, so that evaluations can be
+    compared, and from a generator of their own, so that training does not notice."""
     model.eval()
     means = {}
     for split in ('train', 'val'):
-        generator = torch.Generator().manual_seed(seed)
-        with autocast:
-            losses = [model(*get_share(split, generator))[1] for _ in range(eval_iters)]
+        generator, losses = torch.Generator().manual_seed(seed), []
+        for _ in range(eval_iters):
+            x, y = get_batch(split, generator)
+            with autocast:
+                losses.append(model(x[share], y[share])[1])
         means[split] = over_all(torch.stack(losses).mean(), 'SUM').item() / world_size
     model.train()
     return means
 
-# ---- Checking and saving. Nothing here learns: it answers a slip at the top of the file with one clear line, and sees to
-# it that no run is lost. On a first reading, go on at 'Training'. ----
-shape = ['block_size', 'n_embd', 'n_head', 'n_layer']
-is_whole = lambda value, least: type(value) is int and least <= value < 2**60
-is_number = lambda value: type(value) in (int, float) and 0 <= value < 1e9
-limits = [  # what each setting must be, in words and as a test
-    ('a whole number, 1 or more', lambda v: is_whole(v, 1), [*shape, 'batch_size', 'max_iters', 'eval_interval', 'eval_iters']),
-    ('a whole number, 0 or more', lambda v: is_whole(v, 0), ['warmup_iters', 'seed', 'max_new_tokens', 'top_k']),
-    ('a number above 0', lambda v: is_number(v) and v > 0, ['learning_rate', 'grad_clip']),
-    ('a number, 0 or more', is_number, ['weight_decay', 'temperature']),
-    ('a number from 0 up to, but not including, 1', lambda v: is_number(v) and v < 1, ['dropout', 'beta2']),
-    ('True or False', lambda v: type(v) is bool, ['fast_attention', 'resume']),
-    ("a string, in 'quotes'", lambda v: type(v) is str, ['prompt', 'checkpoint_path']),
-]
-may_change = ['fast_attention', 'resume', 'prompt', 'checkpoint_path', 'max_new_tokens', 'top_k', 'temperature']
+# ---- Checking and saving. Nothing here learns: it answers a slip at the top of the file with one clear line, and sees
+# to it that no run is lost. On a first reading, go on at 'Training'. ----
+# What each setting may be: type, least, most. A checkpoint (a saved run) can be sampled from if its shape is this file's,
+# and trained further if its training settings are as well.
+shape = {'block_size': (int, 1, 10**6), 'n_embd': (int, 1, 10**6), 'n_head': (int, 1, 10**6), 'n_layer': (int, 1, 1000)}
+training = {'dropout': (float, 0, 0.999), 'batch_size': (int, 1, 10**9), 'max_iters': (int, 1, 10**9),
+            'learning_rate': (float, 1e-9, 10), 'warmup_iters': (int, 0, 10**9), 'beta2': (float, 0, 0.99999),
+            'weight_decay': (float, 0, 100), 'grad_clip': (float, 1e-9, 1e9), 'eval_interval': (int, 1, 10**9),
+            'eval_iters': (int, 1, 10**9), 'seed': (int, 0, 2**60)}
+others = {'fast_attention': (bool, 0, 1), 'resume': (bool, 0, 1), 'prompt': (str, '', '\U0010ffff'),
+          'checkpoint_path': (str, '', '\U0010ffff'), 'max_new_tokens': (int, 0, 10**9), 'top_k': (int, 0, 10**9),
+          'temperature': (float, 0, 1000)}
+kinds = {int: 'a whole number', float: 'a number', bool: 'True or False', str: "a string, in 'quotes'"}
 checkpoint = folder / str(checkpoint_path)
 previous = checkpoint.parent / f'{checkpoint.stem}-previous{checkpoint.suffix}'
 
@@ -316,44 +306,44 @@ def stop(message, exit_code):
 
 def check_settings():
     """Stop at the first setting that cannot work, before anything long begins."""
-    for wanted, fits, names in limits:
-        for name in names:
-            value = globals().get(name)
-            if not fits(value):
-                hint = f': write {int(value)}' if type(value) is float and fits(int(value)) else ''
-                stop(f'{name} = {value!r} must be {wanted}{hint}', 2)
+    for name, (kind, least, most) in (shape | training | others).items():
+        value = globals().get(name)
+        if not (type(value) is kind or (kind, type(value)) == (float, int)) or not least <= value <= most:
+            bounds = f' from {least} to {most}' if kind in (int, float) else ''
+            hint = f'; write {int(value)}' if (kind, type(value)) == (int, float) and value.is_integer() else ''
+            stop(f'{name} = {value!r} must be {kinds[kind]}{bounds}{hint}', 2)
     if n_embd % n_head:
         stop(f'n_embd = {n_embd} must be a multiple of n_head = {n_head}: the heads share it out evenly', 2)
     if batch_size % world_size:
         stop(f'batch_size = {batch_size} must be a multiple of {world_size}: the processes share it out evenly', 2)
     for part, name in ((train_data, 'first 90%, to train on,'), (val_data, 'last 10%, to validate on,')):
         if len(part) <= block_size:
-            stop(f'{text_path} is too short: its {name} must be longer than block_size = {block_size}, not {len(part)}', 1)
+            stop(f'{text_path} is too short: its {name} has {len(part)} characters, not more than block_size', 1)
     try:
         encode_string(prompt)
     except ValueError as error:
         stop(f'prompt: {error}', 2)
 
 def settings():
-    """What a run depends on: the hyperparameters, except those that only matter to the sample, and the text."""
-    return {name: globals()[name] for _, _, names in limits for name in names if name not in may_change} | {
-        'alphabet': ''.join(chars), 'characters': len(text), 'crc32': zlib.crc32(text.encode())}
+    """What a run depends on, by name: the settings of shape and training, and the text."""
+    text_facts = {'alphabet': ''.join(chars), 'characters': len(text), 'crc32': zlib.crc32(text.encode())}
+    return {name: globals()[name] for name in shape | training} | text_facts
 
 def load_checkpoint(path):
-    """The dict that train() saved. With weights_only, loading runs no code, whatever the file holds."""
+    """The dict that train() saved at `path`. With weights_only torch runs no code that a file might hold."""
     try:
         state = torch.load(path, map_location='cpu', weights_only=True)
         assert state['program'] == 'gpt.py'
         return state
     except Exception:  # torch has a dozen ways to complain
-        stop(f'{path}: not a checkpoint of this program, or damaged; left as it is. Move it or change checkpoint_path', 1)
+        stop(f'{path}: no checkpoint of this program, or damaged; left as it is. Move it or change checkpoint_path', 1)
 
 def check_match(state, names):
     """Stop unless the checkpoint's `state` has the same settings `names` as this file."""
     here, there = settings(), state['settings']
     differ = [f'{name} = {there[name]!r:.99}  # here {here[name]!r:.99}' for name in names if there[name] != here[name]]
     if differ:
-        stop(f'{checkpoint_path} has other settings. Write these at the top, or set resume = False:\n' + '\n'.join(differ), 2)
+        stop(f'{checkpoint.name} differs. Write this at the top, or set resume = False:\n' + '\n'.join(differ), 2)
 
 def load_model():
     """The model in the checkpoint, with its best weights, ready to generate."""
@@ -376,7 +366,6 @@ def save(state, first):
             os.replace(checkpoint, previous)
             print(f'the last run is kept as {previous.name}')
         os.replace(temporary, checkpoint)
-        return True
     except (OSError, RuntimeError) as error:  # torch raises a RuntimeError when the disk is full
         if temporary.is_file():
             temporary.unlink()
@@ -384,6 +373,7 @@ def save(state, first):
             stop(f'{checkpoint} cannot be written ({error}); see to its folder, or change checkpoint_path', 1)
         tqdm.write(f'gpt.py: warning: {checkpoint} not saved ({error}); training goes on', file=sys.stderr)
         return False
+    return True
 
 # ---- Training ----
 def train(state):
@@ -393,84 +383,85 @@ def train(state):
     # AdamW (Loshchilov and Hutter, 2019) moves each parameter against its gradient, the slope of the loss, in steps of
     # the gradient's usual size; it also draws parameters towards zero. The learning rate warms up, while AdamW has seen
     # too few gradients to know their size, and then falls to zero, so that the end is fine work.
-    optimizer = torch.optim.AdamW(model.parameters(), learning_rate, (0.9, beta2), weight_decay=weight_decay, fused=True)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=learning_rate, betas=(0.9, beta2), weight_decay=weight_decay, fused=True)
     warmup = max(1, min(warmup_iters, max_iters))
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda i: min((i + 1) / warmup, 1 - i / max_iters))
     batches = torch.Generator().manual_seed(seed)  # draws the same batches in all processes,
     torch.manual_seed(seed + rank)  # while each draws its own dropout
-    best = {'loss': math.inf, 'step': 0, 'model': copy.deepcopy(model.state_dict())}
-    first_step, seconds = 0, 0.0
+    first_step, seconds, best = 0, 0.0, {'loss': math.inf, 'step': 0, 'model': copy.deepcopy(model.state_dict())}
     if state:
-        for part, name in ((model, 'model'), (optimizer, 'optimizer'), (scheduler, 'scheduler')):
-            part.load_state_dict(state[name])
-        for set_random, random in zip((batches.set_state, torch.set_rng_state, torch.cuda.set_rng_state), state['random'][rank]):
-            set_random(random)
         first_step, seconds, best = state['iteration'], state['seconds'], state['best']
+        for name, part in (('model', model), ('optimizer', optimizer), ('scheduler', scheduler)):
+            part.load_state_dict(state[name])
+        setters = batches.set_state, torch.set_rng_state, torch.cuda.set_rng_state
+        for set_state, random_state in zip(setters, state['random'][rank]):
+            set_state(random_state)
     network = nn.parallel.DistributedDataParallel(model) if world_size > 1 else model  # averages the gradients
     say = tqdm.write if rank == 0 else lambda line: None
     say(f'{device}: {sum(p.numel() for p in model.parameters()):,} parameters learn from {len(text):,} characters, '
         f'{vocab_size:,} of them different')
-    signals = []  # Ctrl-C and SIGTERM are noted here, and the loop ends after the step that it is in
+    signals = []  # Ctrl-C and SIGTERM are noted here, and the loop ends after its step
 
     def on_signal(number, _):
         if signals and world_size == 1:  # a second one ends the program at once (but torchrun repeats each)
             sys.exit(128 + number)
         signals.append(number)
 
-    def save_run(step, health, first=False):
-        if not math.isfinite(health):
-            stop(f'step {step}: the loss is no longer finite, most often for too high a learning_rate (it is '
-                 f'{learning_rate}); {checkpoint.name} holds the last good state', 1)
-        random = [batches.get_state(), torch.get_rng_state()] + ([torch.cuda.get_rng_state()] if gpu else [])
-        randoms = [random] * world_size
-        if world_size > 1:
-            torch.distributed.all_gather_object(randoms, random)
-        return rank > 0 or save({
-            'program': 'gpt.py', 'settings': settings(), 'iteration': step, 'model': model.state_dict(), 'best': best,
-            'optimizer': optimizer.state_dict(), 'scheduler': scheduler.state_dict(), 'random': randoms,
-            'seconds': seconds + time.time() - began}, first)
-
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, on_signal)
-    began = shown = time.time()
-    saved, loss, norm = save_run(first_step, 0.0, first=not state), torch.zeros(()), torch.zeros(())
     bar = tqdm(total=max_iters, initial=first_step, disable=True if rank else None, leave=False, dynamic_ncols=True,
                bar_format='{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}, {remaining} left{postfix}')
+    began = shown = time.time()
+    health = 0.0  # no longer finite when the training has gone wrong
     for step in range(first_step, max_iters + 1):
         # All must leave at the same step: one that went on would wait for ever for the others' gradients.
         stopped_by = over_all(torch.tensor(max(signals, default=0)), 'MAX').item()
-        if not stopped_by and (step % eval_interval == 0 or step == max_iters):
+        evaluating = not stopped_by and (step % eval_interval == 0 or step == max_iters)
+        if evaluating:
             losses = estimate_loss(model)
+            health = losses['train'] + losses['val']
             if losses['val'] < best['loss']:
                 best = {'loss': losses['val'], 'step': step, 'model': copy.deepcopy(model.state_dict())}
-            saved = save_run(step, losses['train'] + losses['val'])
+        if not math.isfinite(health):
+            stop(f'step {step}: the loss is no longer finite, most often because the learning rate is too high '
+                 f'({learning_rate}); {checkpoint.name} holds the last good state', 1)
+        if evaluating or stopped_by:
+            random_state = [batches.get_state(), torch.get_rng_state()] + ([torch.cuda.get_rng_state()] if gpu else [])
+            random_states = [random_state] * world_size
+            if world_size > 1:
+                torch.distributed.all_gather_object(random_states, random_state)
+            saved = rank > 0 or save({
+                'program': 'gpt.py', 'settings': settings(), 'iteration': step, 'seconds': seconds + time.time() - began,
+                'model': model.state_dict(), 'optimizer': optimizer.state_dict(), 'scheduler': scheduler.state_dict(),
+                'random': random_states, 'best': best}, first=step == 0 and not state)
+        if evaluating:
             say(f"step {step}: train loss {losses['train']:.4f}, val loss {losses['val']:.4f}")
-            if rank == 0:  # Chinese characters and the like take two columns of the terminal
-                columns = shutil.get_terminal_size().columns // (2 if chars[-1] >= '\u1100' else 1)
-                say(sample(model, columns).replace('\n', '\\n')[:columns - 1])
+            columns = shutil.get_terminal_size().columns // (2 if chars[-1] >= '\u1100' else 1)  # Chinese takes two each
+            say(sample(model, columns).replace('\n', '\\n')[:columns - 1])
         if stopped_by or step == max_iters:
             break
-        x, y = get_share('train', batches)
+        x, y = get_batch('train', batches)
         with autocast:
-            _, loss = network(x, y)
+            _, loss = network(x[share], y[share])
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # the gradient of the loss with respect to every parameter
         norm = nn.utils.clip_grad_norm_(model.parameters(), grad_clip)
         optimizer.step()
         scheduler.step()
-        if rank == 0 and time.time() - shown > 0.5:  # not at every step: to read a number back, a GPU has to be waited for
+        if rank == 0 and (time.time() - shown > 0.5 or signals):  # not at each step: reading a number makes a GPU wait
+            health = loss.item() + norm.item()
             speed = (step + 1 - bar.n) * batch_size * block_size / (time.time() - shown)
             bar.set_postfix_str(f'loss {loss.item():.3f}, {speed:,.0f} characters/s', refresh=False)
             bar.update(step + 1 - bar.n)
             shown = time.time()
     bar.close()
     if stopped_by:
-        saved = save_run(step, loss.item() + norm.item())
         say(f'stopped at step {step}; resume = True goes on from there')
-    else:
-        model.load_state_dict(best['model'])
-        say(f"best val loss {best['loss']:.4f} at step {best['step']}, {seconds + time.time() - began:.0f} seconds")
-    return model, 128 + stopped_by if stopped_by else 0 if saved else 1
+        return model, 128 + stopped_by
+    say(f"best val loss {best['loss']:.4f} at step {best['step']}, {seconds + time.time() - began:.0f} seconds")
+    model.load_state_dict(best['model'])
+    return model, 0 if saved else 1
 
 def main():
     """The program; returns its exit code."""
@@ -483,21 +474,17 @@ def main():
         stop(f'takes no arguments, such as {sys.argv[1]!r}: edit the lines at the top of the file', 2)
     check_settings()
     if world_size > 1:
-        if gpu:
-            torch.cuda.set_device(int(os.environ['LOCAL_RANK']))
         torch.distributed.init_process_group('cpu:gloo,cuda:nccl' if gpu else 'gloo')
-    state = load_checkpoint(checkpoint) if checkpoint.exists() else None  # a new run must not replace somebody's file
-    if not resume and previous.exists():
+    state = load_checkpoint(checkpoint) if checkpoint.exists() else None  # stops at a file that is not ours,
+    if not resume and previous.exists():  # lest a new run replace it
         load_checkpoint(previous)
-    if resume and not state:
-        print(f'{checkpoint.name} is not there: starting afresh')
-    if resume and state and state['iteration'] == state['settings']['max_iters']:
-        print(f'{checkpoint.name} is a finished run: only sampling')
-        model, exit_code = load_model(), 0
-    else:
-        if resume and state:
-            check_match(state, settings())
-        model, exit_code = train(state if resume else None)
+    finished = resume and state and state['iteration'] == state['settings']['max_iters']
+    if resume and rank == 0:
+        print(f'{checkpoint.name}: ' + ('not there, a new run begins' if not state else 'finished, only sampling' if finished
+                                        else f'going on from step {state["iteration"]}'))
+    if resume and state and not finished:
+        check_match(state, settings())
+    model, exit_code = (load_model(), 0) if finished else train(state if resume else None)
     if rank == 0 and exit_code != 128 + signal.SIGTERM:
         print(prompt + sample(model, max_new_tokens))
     if world_size > 1:
@@ -508,6 +495,6 @@ if __name__ == '__main__':
     try:
         sys.exit(main())
     except (RuntimeError, MemoryError) as error:
-        if not isinstance(error, (MemoryError, torch.OutOfMemoryError)) and 'allocate memory' not in str(error):
+        if 'memory' not in repr(error).lower():
             raise
         stop('out of memory; lower batch_size, block_size, n_embd or n_layer, at the top of the file', 1)
