@@ -6,7 +6,6 @@
 It takes about two minutes on a laptop's CPU; on a CUDA GPU it trains a far larger model. Meanwhile it prints how well it
 predicts the text (the loss: lower is better) and a line that it writes: you watch noise turn into speech. The run is
 saved in gpt.pt: with `resume = True` the program goes on with it or, once it is finished, only writes another sample.
-
 To experiment, change a number below. To understand, read on: nothing is used before it is explained.
 """
 import copy, math, os, shutil, signal, sys, time, zlib
@@ -88,11 +87,9 @@ try:
     data[0].item()  # some devices prove unfit only when a number is asked back
 except Exception as error:
     sys.exit(f"device = {device!r} cannot be used here ({str(error).splitlines()[0]}); 'cpu' always can")
-
 # The model learns from the first 90%. How well it predicts the last 10%, which it never learns from, tells whether it
 # has understood something or only learnt by heart ('overfitting').
-train_size = int(0.9 * len(data))
-train_data, val_data = data[:train_size], data[train_size:]
+train_data, val_data = data[:int(0.9 * len(data))], data[int(0.9 * len(data)):]
 
 def get_batch(split, generator=None):
     """Random pieces of the 'train' or 'val' text: inputs x and targets y, both (batch_size, block_size).
@@ -102,7 +99,7 @@ def get_batch(split, generator=None):
     """
     part = train_data if split == 'train' else val_data
     start = torch.randint(len(part) - block_size, (batch_size, 1), generator=generator)
-    window = part[(start + torch.arange(block_size + 1)).to(device)].long()  # (B, 1) + (T+1) -> (B, T+1)
+    window = part[(start + torch.arange(block_size + 1)).to(device)].long()  # (batch_size, block_size + 1)
     return window[:, :-1], window[:, 1:]
 
 # ---- Attention: how a character takes in what stands before it. In the shapes to the right B is the batch (pieces of
@@ -206,6 +203,8 @@ class GPTLanguageModel(nn.Module):
             if parameter.dim() > 1:
                 nn.init.normal_(parameter, std=0.02)
 
+    # Newer GPUs are much faster with numbers of 16 bits; autocast uses them where they are exact enough.
+    @torch.autocast('cuda', torch.bfloat16, enabled=gpu and torch.cuda.get_device_capability() >= (8, 0))
     def forward(self, idx, targets=None):
         """idx, targets: characters' numbers (B, T), T <= block_size. Returns (logits (B, T, vocab_size), loss).
 
@@ -263,37 +262,32 @@ def over_all(tensor, operation):
         torch.distributed.all_reduce(tensor, getattr(torch.distributed.ReduceOp, operation))
     return tensor
 
-# GPUs of compute capability 8.0 and up are far faster with numbers of 16 bits; autocast uses them where they will do.
-autocast = torch.autocast('cuda', torch.bfloat16, enabled=gpu and torch.cuda.get_device_capability(device) >= (8, 0))
-
 @torch.no_grad()
 def estimate_loss(model):
-    """{'train': mean loss over eval_iters batches, 'val': the same}. Always the same batches, so that evaluations can be
-    compared, and from a generator of their own, so that training does not notice."""
+    """{'train': the mean loss over eval_iters batches, 'val': the same}. The batches are the same each time, so that
+    evaluations can be compared, and are drawn from a generator of their own, so that training does not notice."""
     model.eval()
     means = {}
     for split in ('train', 'val'):
         generator, losses = torch.Generator().manual_seed(seed), []
         for _ in range(eval_iters):
             x, y = get_batch(split, generator)
-            with autocast:
-                losses.append(model(x[share], y[share])[1])
+            losses.append(model(x[share], y[share])[1])
         means[split] = over_all(torch.stack(losses).mean(), 'SUM').item() / world_size
     model.train()
     return means
 
 # ---- Checking and saving. Nothing here learns: it answers a slip at the top of the file with one clear line, and sees
 # to it that no run is lost. On a first reading, go on at 'Training'. ----
-# What each setting may be: type, least, most. A checkpoint (a saved run) can be sampled from if its shape is this file's,
-# and trained further if its training settings are as well.
+# What each setting may be: type, least, most. A checkpoint (a saved run) can be sampled from if its shape is this
+# file's, and trained further if its training settings and its text are, too.
 shape = {'block_size': (int, 1, 10**6), 'n_embd': (int, 1, 10**6), 'n_head': (int, 1, 10**6), 'n_layer': (int, 1, 1000)}
 training = {'dropout': (float, 0, 0.999), 'batch_size': (int, 1, 10**9), 'max_iters': (int, 1, 10**9),
             'learning_rate': (float, 1e-9, 10), 'warmup_iters': (int, 0, 10**9), 'beta2': (float, 0, 0.99999),
             'weight_decay': (float, 0, 100), 'grad_clip': (float, 1e-9, 1e9), 'eval_interval': (int, 1, 10**9),
             'eval_iters': (int, 1, 10**9), 'seed': (int, 0, 2**60)}
-others = {'fast_attention': (bool, 0, 1), 'resume': (bool, 0, 1), 'prompt': (str, '', '\U0010ffff'),
-          'checkpoint_path': (str, '', '\U0010ffff'), 'max_new_tokens': (int, 0, 10**9), 'top_k': (int, 0, 10**9),
-          'temperature': (float, 0, 1000)}
+others = {'fast_attention': (bool, 0, 1), 'resume': (bool, 0, 1), 'prompt': (str,), 'checkpoint_path': (str,),
+          'max_new_tokens': (int, 0, 10**9), 'temperature': (float, 0, 1000), 'top_k': (int, 0, 10**9)}
 kinds = {int: 'a whole number', float: 'a number', bool: 'True or False', str: "a string, in 'quotes'"}
 checkpoint = folder / str(checkpoint_path)
 previous = checkpoint.parent / f'{checkpoint.stem}-previous{checkpoint.suffix}'
@@ -306,12 +300,11 @@ def stop(message, exit_code):
 
 def check_settings():
     """Stop at the first setting that cannot work, before anything long begins."""
-    for name, (kind, least, most) in (shape | training | others).items():
+    for name, (kind, *bounds) in (shape | training | others).items():
         value = globals().get(name)
-        if not (type(value) is kind or (kind, type(value)) == (float, int)) or not least <= value <= most:
-            bounds = f' from {least} to {most}' if kind in (int, float) else ''
-            hint = f'; write {int(value)}' if (kind, type(value)) == (int, float) and value.is_integer() else ''
-            stop(f'{name} = {value!r} must be {kinds[kind]}{bounds}{hint}', 2)
+        if type(value) not in {float: (float, int)}.get(kind, (kind,)) or bounds and not bounds[0] <= value <= bounds[1]:
+            hint = f'; write {int(value)}' if kind is int and type(value) is float and value.is_integer() else ''
+            stop(f'{name} = {value!r} must be {kinds[kind]}{" from {} to {}".format(*bounds) if bounds else ""}{hint}', 2)
     if n_embd % n_head:
         stop(f'n_embd = {n_embd} must be a multiple of n_head = {n_head}: the heads share it out evenly', 2)
     if batch_size % world_size:
@@ -398,9 +391,6 @@ def train(state):
         for set_state, random_state in zip(setters, state['random'][rank]):
             set_state(random_state)
     network = nn.parallel.DistributedDataParallel(model) if world_size > 1 else model  # averages the gradients
-    say = tqdm.write if rank == 0 else lambda line: None
-    say(f'{device}: {sum(p.numel() for p in model.parameters()):,} parameters learn from {len(text):,} characters, '
-        f'{vocab_size:,} of them different')
     signals = []  # Ctrl-C and SIGTERM are noted here, and the loop ends after its step
 
     def on_signal(number, _):
@@ -410,10 +400,13 @@ def train(state):
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, on_signal)
+    say = tqdm.write if rank == 0 else lambda line: None
+    say(f'{device}: {sum(p.numel() for p in model.parameters()):,} parameters learn from {len(text):,} characters, '
+        f'{vocab_size:,} of them different')
     bar = tqdm(total=max_iters, initial=first_step, disable=True if rank else None, leave=False, dynamic_ncols=True,
                bar_format='{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}, {remaining} left{postfix}')
     began = shown = time.time()
-    health = 0.0  # no longer finite when the training has gone wrong
+    health = 0.0  # the last numbers that were looked at; no longer finite when the training has gone wrong
     for step in range(first_step, max_iters + 1):
         # All must leave at the same step: one that went on would wait for ever for the others' gradients.
         stopped_by = over_all(torch.tensor(max(signals, default=0)), 'MAX').item()
@@ -437,13 +430,12 @@ def train(state):
                 'random': random_states, 'best': best}, first=step == 0 and not state)
         if evaluating:
             say(f"step {step}: train loss {losses['train']:.4f}, val loss {losses['val']:.4f}")
-            columns = shutil.get_terminal_size().columns // (2 if chars[-1] >= '\u1100' else 1)  # Chinese takes two each
-            say(sample(model, columns).replace('\n', '\\n')[:columns - 1])
+            width = shutil.get_terminal_size().columns // (2 if chars[-1] >= '\u1100' else 1) - 1  # Chinese is wide
+            say(sample(model, width).replace('\n', '\\n')[:width])
         if stopped_by or step == max_iters:
             break
         x, y = get_batch('train', batches)
-        with autocast:
-            _, loss = network(x[share], y[share])
+        _, loss = network(x[share], y[share])
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # the gradient of the loss with respect to every parameter
         norm = nn.utils.clip_grad_norm_(model.parameters(), grad_clip)
@@ -475,13 +467,12 @@ def main():
     check_settings()
     if world_size > 1:
         torch.distributed.init_process_group('cpu:gloo,cuda:nccl' if gpu else 'gloo')
-    state = load_checkpoint(checkpoint) if checkpoint.exists() else None  # stops at a file that is not ours,
-    if not resume and previous.exists():  # lest a new run replace it
-        load_checkpoint(previous)
+    for path in (previous, checkpoint)[resume:]:  # a new run must not replace a file that is not ours
+        state = load_checkpoint(path) if path.exists() else None
     finished = resume and state and state['iteration'] == state['settings']['max_iters']
     if resume and rank == 0:
-        print(f'{checkpoint.name}: ' + ('not there, a new run begins' if not state else 'finished, only sampling' if finished
-                                        else f'going on from step {state["iteration"]}'))
+        print(f'{checkpoint.name}:', 'finished, only sampling' if finished else
+              f'going on from step {state["iteration"]}' if state else 'not there, so a new run begins')
     if resume and state and not finished:
         check_match(state, settings())
     model, exit_code = (load_model(), 0) if finished else train(state if resume else None)
