@@ -3,8 +3,8 @@
     python gpt.py           train on input.txt, then print a sample of what was learnt
     python gpt.py --help    print this page
 
-It takes about two minutes on a laptop's CPU; on a CUDA GPU it trains a far larger model. Meanwhile it prints how well it
-predicts the text (the loss: lower is better) and a line that it writes: you watch noise turn into speech. The run is
+It takes about two minutes on a laptop's CPU; on a CUDA GPU it trains a far larger model. Now and then it prints how well
+it predicts the text (the loss: lower is better) and a line that it writes: you watch noise turn into speech. The run is
 saved in gpt.pt: with `resume = True` the program goes on with it or, once it is finished, only writes another sample.
 To experiment, change a number below. To understand, read on: nothing is used before it is explained.
 """
@@ -95,7 +95,7 @@ def get_batch(split, generator=None):
     """Random pieces of the 'train' or 'val' text: inputs x and targets y, both (batch_size, block_size).
 
     y is x one character on: y[b, t] is what follows x[b, :t + 1], so that a piece holds block_size examples, with
-    contexts of 1 to block_size characters. The random numbers come from `generator` (None: torch's own).
+    contexts of 1 to block_size characters. `generator` makes the random numbers (None: torch's own does).
     """
     part = train_data if split == 'train' else val_data
     start = torch.randint(len(part) - block_size, (batch_size, 1), generator=generator)
@@ -105,11 +105,10 @@ def get_batch(split, generator=None):
 # ---- Attention: how a character takes in what stands before it. In the shapes to the right B is the batch (pieces of
 # text), T the time (places in a piece), C the channels (the n_embd numbers for the character at a place). ----
 def attention(q, k, v, p=0.0):
-    """Causal scaled dot-product attention, q, k, v (..., T, head_size) -> (..., T, head_size); drops weights at rate p.
+    """Causal scaled dot-product attention (Vaswani et al., 2017): q, k, v (..., T, head_size) -> (..., T, head_size).
 
     Every place asks a question (its query), wears a label (its key) and holds some content (its value). It takes in the
-    values of the places up to its own, each in the measure in which the key there answers its query.
-    Source: 'Attention Is All You Need' (Vaswani et al., 2017), section 3.2.1.
+    values of the places up to its own, each in the measure in which the key there answers its query. p: see dropout.
     """
     if fast_attention:  # the same in one call. To experiment with the lines below, set fast_attention = False
         return F.scaled_dot_product_attention(q, k, v, dropout_p=p, is_causal=True)
@@ -122,7 +121,7 @@ def attention(q, k, v, p=0.0):
     scores = scores.masked_fill(later, float('-inf'))
     # Softmax turns numbers into positive shares of 1: e to the power of each, over the sum of all these. e^-inf is 0.
     weights = F.softmax(scores, dim=-1)
-    # Dropout zeroes numbers at random in training, so that the model cannot lean on any single one.
+    # Dropout zeroes a share p of the numbers at random, in training, so that the model cannot lean on any single one.
     weights = F.dropout(weights, p)
     return weights @ v  # (..., T, T) @ (..., T, head_size) -> (..., T, head_size)
 
@@ -169,12 +168,9 @@ class FeedForward(nn.Module):
         return self.net(x)
 
 class Block(nn.Module):
-    """Attention, then feed-forward, (B, T, C) -> (B, T, C).
-
-    Both are residual: they add to x instead of replacing it, so that what is learnt at the top reaches the bottom
-    undiluted. Both read x through a layer norm: the numbers at each place shifted and scaled to mean 0 and variance 1
-    (then times and plus learnt numbers), so that no layer has to cope with ever larger ones.
-    """
+    """Attention, then feed-forward, (B, T, C) -> (B, T, C). Both are residual: they add to x instead of replacing it, so
+    that what is learnt at the top reaches the bottom undiluted. Both read x through a layer norm: the numbers at each
+    place shifted and scaled to mean 0 and variance 1 (then times and plus learnt ones), so that they do not grow."""
     def __init__(self, n_embd, n_head):
         super().__init__()
         self.sa = MultiHeadAttention(n_head, n_embd // n_head)
@@ -209,8 +205,7 @@ class GPTLanguageModel(nn.Module):
         """idx, targets: characters' numbers (B, T), T <= block_size. Returns (logits (B, T, vocab_size), loss).
 
         Logits are scores whose softmax is a probability for each character. The loss is the cross-entropy: the mean of
-        -ln(probability of the character that really came next), ln(vocab_size) for one who knows nothing, 0 for one who
-        is sure and always right. Without targets it is None.
+        -ln(probability of the character that really came next); ln(vocab_size) if one knows nothing, 0 if all is known.
         """
         B, T = idx.shape
         tok_emb = self.token_embedding_table(idx)  # (B, T, C)
@@ -222,23 +217,17 @@ class GPTLanguageModel(nn.Module):
 
     @torch.no_grad()  # nothing is learnt here, so torch need not note down how each number came about
     def generate(self, idx, max_new_tokens, temperature=1.0, top_k=0, generator=None):
-        """Continue idx (B, T) by characters drawn one after another: (B, T + max_new_tokens).
-
-        The logits are divided by the temperature: below 1 the likely characters become likelier still, and at 0 the
-        likeliest is taken. With top_k > 0 only the k likeliest can be drawn. Dropout is off meanwhile.
-        """
+        """Continue idx (B, T) by characters drawn one by one: (B, T + max_new_tokens). The temperature divides the
+        logits: below 1 the likely characters become likelier still. With top_k > 0 only the k likeliest can be drawn."""
         was_training = self.training
-        self.eval()
+        self.eval()  # dropout off
         for _ in range(max_new_tokens):
             # There are only block_size positions, so older characters are let go. (Then every character has moved to
             # another position, which is why keys and values kept from the step before would not serve.)
             logits, _ = self(idx[:, -block_size:])
             logits, candidates = logits[:, -1].topk(min(top_k or vocab_size, vocab_size))  # (B, k), likeliest first
-            if temperature < 1e-6:  # too close to 0 to divide by
-                idx_next = candidates[:, :1]  # (B, 1)
-            else:
-                probs = F.softmax(logits / temperature, dim=-1)
-                idx_next = candidates.gather(1, torch.multinomial(probs, num_samples=1, generator=generator))
+            probs = F.softmax((logits - logits[:, :1]) / max(temperature, 1e-9), dim=-1)  # at 0 the likeliest has it all
+            idx_next = candidates.gather(1, torch.multinomial(probs, num_samples=1, generator=generator))  # (B, 1)
             idx = torch.cat((idx, idx_next), dim=1)  # (B, T + 1)
         self.train(was_training)
         return idx
@@ -279,16 +268,15 @@ def estimate_loss(model):
 
 # ---- Checking and saving. Nothing here learns: it answers a slip at the top of the file with one clear line, and sees
 # to it that no run is lost. On a first reading, go on at 'Training'. ----
-# What each setting may be: type, least, most. A checkpoint (a saved run) can be sampled from if its shape is this
-# file's, and trained further if its training settings and its text are, too.
-shape = {'block_size': (int, 1, 10**6), 'n_embd': (int, 1, 10**6), 'n_head': (int, 1, 10**6), 'n_layer': (int, 1, 1000)}
-training = {'dropout': (float, 0, 0.999), 'batch_size': (int, 1, 10**9), 'max_iters': (int, 1, 10**9),
-            'learning_rate': (float, 1e-9, 10), 'warmup_iters': (int, 0, 10**9), 'beta2': (float, 0, 0.99999),
-            'weight_decay': (float, 0, 100), 'grad_clip': (float, 1e-9, 1e9), 'eval_interval': (int, 1, 10**9),
-            'eval_iters': (int, 1, 10**9), 'seed': (int, 0, 2**60)}
-others = {'fast_attention': (bool, 0, 1), 'resume': (bool, 0, 1), 'prompt': (str,), 'checkpoint_path': (str,),
-          'max_new_tokens': (int, 0, 10**9), 'temperature': (float, 0, 1000), 'top_k': (int, 0, 10**9)}
-kinds = {int: 'a whole number', float: 'a number', bool: 'True or False', str: "a string, in 'quotes'"}
+# What each setting may be: type, least, most. A checkpoint (a saved run) can be sampled from if its shape is this file's,
+# and trained further if its training settings and its text are, too.
+shape = dict.fromkeys(['block_size', 'n_embd', 'n_head', 'n_layer'], (int, 1, 10**6))
+training = (dict.fromkeys(['batch_size', 'max_iters', 'eval_interval', 'eval_iters'], (int, 1, 10**9))
+            | dict.fromkeys(['warmup_iters', 'seed'], (int, 0, 10**9)) | dict.fromkeys(['dropout', 'beta2'], (float, 0, 0.999))
+            | {'learning_rate': (float, 1e-9, 10), 'weight_decay': (float, 0, 100), 'grad_clip': (float, 1e-9, 1e9)})
+others = {'fast_attention': (bool, 0, 1), 'resume': (bool, 0, 1), 'prompt': (str, '', chr(sys.maxunicode)),
+          'checkpoint_path': (str, '', chr(sys.maxunicode)), 'max_new_tokens': (int, 0, 10**9),
+          'temperature': (float, 0, 1000), 'top_k': (int, 0, 10**9)}
 checkpoint = folder / str(checkpoint_path)
 previous = checkpoint.parent / f'{checkpoint.stem}-previous{checkpoint.suffix}'
 
@@ -300,11 +288,12 @@ def stop(message, exit_code):
 
 def check_settings():
     """Stop at the first setting that cannot work, before anything long begins."""
-    for name, (kind, *bounds) in (shape | training | others).items():
+    for name, (kind, least, most) in (shape | training | others).items():
         value = globals().get(name)
-        if type(value) not in {float: (float, int)}.get(kind, (kind,)) or bounds and not bounds[0] <= value <= bounds[1]:
-            hint = f'; write {int(value)}' if kind is int and type(value) is float and value.is_integer() else ''
-            stop(f'{name} = {value!r} must be {kinds[kind]}{" from {} to {}".format(*bounds) if bounds else ""}{hint}', 2)
+        if type(value) not in ((float, int) if kind is float else (kind,)) or not least <= value <= most:
+            stop(f'{name} = {value!r} must be ' + {
+                bool: 'True or False', str: "a string, in 'quotes'", float: f'a number from {least} to {most}',
+                int: f'a whole number from {least} to {most}' + (f'; write {value:.0f}' if type(value) is float else '')}[kind], 2)
     if n_embd % n_head:
         stop(f'n_embd = {n_embd} must be a multiple of n_head = {n_head}: the heads share it out evenly', 2)
     if batch_size % world_size:
@@ -347,11 +336,8 @@ def load_model():
     return model.eval()
 
 def save(state, first):
-    """Write the checkpoint, whole or not at all, and return whether that worked; the `first` time it has to.
-
-    It is written beside the old one and takes its name when complete: a kill at any instant leaves one whole. The first
-    save of a run renames the last run's checkpoint instead of replacing it.
-    """
+    """Write the checkpoint and return whether it worked (the `first` time it has to). It is written beside the old one and
+    takes its name when complete, so that a kill at any instant leaves a whole one. The last run's is renamed."""
     temporary = checkpoint.parent / f'{checkpoint.name}.tmp'
     try:
         torch.save(state, temporary)
@@ -392,19 +378,17 @@ def train(state):
             set_state(random_state)
     network = nn.parallel.DistributedDataParallel(model) if world_size > 1 else model  # averages the gradients
     signals = []  # Ctrl-C and SIGTERM are noted here, and the loop ends after its step
-
     def on_signal(number, _):
         if signals and world_size == 1:  # a second one ends the program at once (but torchrun repeats each)
             sys.exit(128 + number)
         signals.append(number)
-
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, on_signal)
     say = tqdm.write if rank == 0 else lambda line: None
     say(f'{device}: {sum(p.numel() for p in model.parameters()):,} parameters learn from {len(text):,} characters, '
         f'{vocab_size:,} of them different')
-    bar = tqdm(total=max_iters, initial=first_step, disable=True if rank else None, leave=False, dynamic_ncols=True,
-               bar_format='{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}, {remaining} left{postfix}')
+    bar = tqdm(total=max_iters, initial=first_step, disable=True if rank else None, leave=False,
+               unit=' characters', unit_scale=batch_size * block_size)
     began = shown = time.time()
     health = 0.0  # the last numbers that were looked at; no longer finite when the training has gone wrong
     for step in range(first_step, max_iters + 1):
@@ -441,12 +425,10 @@ def train(state):
         norm = nn.utils.clip_grad_norm_(model.parameters(), grad_clip)
         optimizer.step()
         scheduler.step()
+        bar.update()
         if rank == 0 and (time.time() - shown > 0.5 or signals):  # not at each step: reading a number makes a GPU wait
-            health = loss.item() + norm.item()
-            speed = (step + 1 - bar.n) * batch_size * block_size / (time.time() - shown)
-            bar.set_postfix_str(f'loss {loss.item():.3f}, {speed:,.0f} characters/s', refresh=False)
-            bar.update(step + 1 - bar.n)
-            shown = time.time()
+            health, shown = loss.item() + norm.item(), time.time()
+            bar.set_postfix_str(f'loss {loss.item():.3f}')
     bar.close()
     if stopped_by:
         say(f'stopped at step {step}; resume = True goes on from there')
@@ -460,8 +442,7 @@ def main():
     if hasattr(sys.stdout, 'reconfigure'):  # it has not in a notebook
         sys.stdout.reconfigure(encoding='utf-8', errors='replace')
     if sys.argv[1:] in (['--help'], ['-h']):
-        print(__doc__)
-        return 0
+        return print(__doc__)
     if sys.argv[1:]:
         stop(f'takes no arguments, such as {sys.argv[1]!r}: edit the lines at the top of the file', 2)
     check_settings()
