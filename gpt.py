@@ -3,21 +3,17 @@
     python gpt.py           train on input.txt, then print a sample of what was learnt
     python gpt.py --help    print this page
 
-It takes about two minutes on a laptop's CPU; on a CUDA GPU it trains a far larger model. Now and then it prints how well
-it predicts the text (the loss: lower is better) and a line that it writes: you watch noise turn into speech. The run is
-saved in gpt.pt: with `resume = True` the program goes on with it or, once it is finished, only writes another sample.
+It takes about two minutes on a laptop's CPU; on a CUDA GPU it trains a far larger model. Now and then it prints how
+well it predicts the text (the loss: lower is better) and a line that it writes: watch noise turn into speech. The run
+is saved in gpt.pt; with `resume = True` the program goes on with it or, when it is finished, only writes a new sample.
 To experiment, change a number below. To understand, read on: nothing is used before it is explained.
 """
-import copy, math, os, shutil, signal, sys, time, zlib
+import copy, math, os, shutil, signal, sys, time, zipfile, zlib
 from pathlib import Path
-
 if __name__ == '__main__':  # Ctrl-C ends the program without a fuss, even while torch is loading
     signal.signal(signal.SIGINT, lambda *_: sys.exit(130))
-
 import numpy as np
-import torch
-import torch.nn as nn
-from torch.nn import functional as F
+import torch, torch.nn as nn, torch.nn.functional as F
 from tqdm import tqdm
 
 # ---- Hyperparameters: the numbers that we choose, as opposed to those the model learns. Skim them now; the code that
@@ -29,7 +25,6 @@ n_embd = 384 if gpu else 128  # how many numbers stand for a character inside th
 n_head = 6 if gpu else 4  # attention heads in a block
 n_layer = 6 if gpu else 2  # blocks
 dropout = 0.2 if gpu else 0.0  # share of the numbers that are zeroed at random in training
-
 batch_size = 64 if gpu else 24  # pieces of text that one training step learns from
 max_iters = 5000 if gpu else 3600  # training steps
 learning_rate = 3e-4 if gpu else 5e-3  # how far a step moves the parameters, at its highest
@@ -41,7 +36,6 @@ eval_interval = 500 if gpu else 400  # steps from one evaluation to the next
 eval_iters = 200 if gpu else 40  # batches in one evaluation, for each part of the text
 seed = 1337  # where all random numbers start: the same seed gives the same run
 fast_attention = True  # attention by torch's own function; False: by the formula written out below
-
 text_path = 'input.txt'  # the text to learn from, any UTF-8 text (this path and the next start at this file's folder)
 checkpoint_path = 'gpt.pt'  # where the run is saved
 resume = False  # True: go on with the saved run, or only sample if it is finished
@@ -49,6 +43,8 @@ prompt = ''  # how the sample begins
 max_new_tokens = 500  # how many characters follow the prompt
 temperature = 0.8  # daring: 0 always takes the likeliest character, 1 keeps the model's own probabilities
 top_k = 0  # choose among the k likeliest characters only; 0: among all
+if device == 'cuda':  # under torchrun (see 'Many processors') every process takes a GPU of its own
+    device = f'cuda:{os.environ.get("LOCAL_RANK", 0)}'
 
 # ---- Text to numbers: a model computes with numbers, so each different character of the text gets one. ----
 folder = Path(__file__).absolute().parent
@@ -87,16 +83,12 @@ try:
     data[0].item()  # some devices prove unfit only when a number is asked back
 except Exception as error:
     sys.exit(f"device = {device!r} cannot be used here ({str(error).splitlines()[0]}); 'cpu' always can")
-# The model learns from the first 90%. How well it predicts the last 10%, which it never learns from, tells whether it
-# has understood something or only learnt by heart ('overfitting').
+# The last 10% are never learnt from: they show what is understood, and what only learnt by heart ('overfitting').
 train_data, val_data = data[:int(0.9 * len(data))], data[int(0.9 * len(data)):]
 
 def get_batch(split, generator=None):
-    """Random pieces of the 'train' or 'val' text: inputs x and targets y, both (batch_size, block_size).
-
-    y is x one character on: y[b, t] is what follows x[b, :t + 1], so that a piece holds block_size examples, with
-    contexts of 1 to block_size characters. `generator` makes the random numbers (None: torch's own does).
-    """
+    """Random pieces of the 'train' or 'val' text: inputs x and targets y, both (batch_size, block_size). y is x one
+    character on: y[b, t] is what follows x[b, :t + 1]. `generator` makes the random numbers (None: torch's own)."""
     part = train_data if split == 'train' else val_data
     start = torch.randint(len(part) - block_size, (batch_size, 1), generator=generator)
     window = part[(start + torch.arange(block_size + 1)).to(device)].long()  # (batch_size, block_size + 1)
@@ -106,23 +98,20 @@ def get_batch(split, generator=None):
 # text), T the time (places in a piece), C the channels (the n_embd numbers for the character at a place). ----
 def attention(q, k, v, p=0.0):
     """Causal scaled dot-product attention (Vaswani et al., 2017): q, k, v (..., T, head_size) -> (..., T, head_size).
-
     Every place asks a question (its query), wears a label (its key) and holds some content (its value). It takes in the
-    values of the places up to its own, each in the measure in which the key there answers its query. p: see dropout.
-    """
+    values of the places up to its own, each in the measure in which the key there answers its query. p: for dropout."""
     if fast_attention:  # the same in one call. To experiment with the lines below, set fast_attention = False
         return F.scaled_dot_product_attention(q, k, v, dropout_p=p, is_causal=True)
-    T, head_size = q.shape[-2:]
+    head_size = q.shape[-1]
     # The dot product says how well key j answers query i. Divided by sqrt(head_size) the scores stay around 1, however
     # long the vectors are; among large scores softmax would give one place all the weight, and learning would stall.
     scores = q @ k.transpose(-2, -1) * head_size ** -0.5  # (..., T, T)
     # The causal mask: what comes later must not be seen, for it is what we predict.
-    later = torch.ones(T, T, dtype=torch.bool, device=q.device).triu(1)
+    later = torch.ones_like(scores, dtype=torch.bool).triu(1)
     scores = scores.masked_fill(later, float('-inf'))
     # Softmax turns numbers into positive shares of 1: e to the power of each, over the sum of all these. e^-inf is 0.
     weights = F.softmax(scores, dim=-1)
-    # Dropout zeroes a share p of the numbers at random, in training, so that the model cannot lean on any single one.
-    weights = F.dropout(weights, p)
+    weights = F.dropout(weights, p)  # zeroes a share p of them at random, in training: the model must not lean on one
     return weights @ v  # (..., T, T) @ (..., T, head_size) -> (..., T, head_size)
 
 class Head(nn.Module):
@@ -133,7 +122,6 @@ class Head(nn.Module):
         self.key = nn.Linear(n_embd, head_size, bias=False)
         self.query = nn.Linear(n_embd, head_size, bias=False)
         self.value = nn.Linear(n_embd, head_size, bias=False)
-
     def forward(self, x):
         return attention(self.query(x), self.key(x), self.value(x), dropout if self.training else 0.0)
 
@@ -144,7 +132,6 @@ class MultiHeadAttention(nn.Module):
         self.heads = nn.ModuleList([Head(head_size) for _ in range(num_heads)])
         self.proj = nn.Linear(num_heads * head_size, n_embd)  # mixes what the heads found
         self.dropout = nn.Dropout(dropout)
-
     def forward(self, x):
         # This is out = torch.cat([head(x) for head in self.heads], dim=-1), only faster: the heads' matrices laid side
         # by side make one large matrix product, and one call of attention() runs all the heads.
@@ -163,21 +150,18 @@ class FeedForward(nn.Module):
         # ReLU turns negative numbers into 0: without such a bend two Linear layers could do no more than one.
         self.net = nn.Sequential(
             nn.Linear(n_embd, 4 * n_embd), nn.ReLU(), nn.Linear(4 * n_embd, n_embd), nn.Dropout(dropout))
-
     def forward(self, x):
         return self.net(x)
 
 class Block(nn.Module):
-    """Attention, then feed-forward, (B, T, C) -> (B, T, C). Both are residual: they add to x instead of replacing it, so
-    that what is learnt at the top reaches the bottom undiluted. Both read x through a layer norm: the numbers at each
-    place shifted and scaled to mean 0 and variance 1 (then times and plus learnt ones), so that they do not grow."""
+    """Attention, then feed-forward, (B, T, C) -> (B, T, C). Both are residual: they add to x instead of replacing it,
+    so that what is learnt at the top reaches the bottom undiluted. Both read x through a layer norm: the numbers at
+    each place scaled to mean 0 and variance 1 (then times and plus learnt ones), so that they do not grow and grow."""
     def __init__(self, n_embd, n_head):
         super().__init__()
         self.sa = MultiHeadAttention(n_head, n_embd // n_head)
         self.ffwd = FeedForward(n_embd)
-        self.ln1 = nn.LayerNorm(n_embd)
-        self.ln2 = nn.LayerNorm(n_embd)
-
+        self.ln1, self.ln2 = nn.LayerNorm(n_embd), nn.LayerNorm(n_embd)
     def forward(self, x):
         x = x + self.sa(self.ln1(x))
         x = x + self.ffwd(self.ln2(x))
@@ -198,27 +182,21 @@ class GPTLanguageModel(nn.Module):
         for parameter in self.parameters():
             if parameter.dim() > 1:
                 nn.init.normal_(parameter, std=0.02)
-
     # Newer GPUs are much faster with numbers of 16 bits; autocast uses them where they are exact enough.
-    @torch.autocast('cuda', torch.bfloat16, enabled=gpu and torch.cuda.get_device_capability() >= (8, 0))
+    @torch.autocast('cuda', torch.bfloat16, enabled=gpu and torch.cuda.get_device_capability(device) >= (8, 0))
     def forward(self, idx, targets=None):
-        """idx, targets: characters' numbers (B, T), T <= block_size. Returns (logits (B, T, vocab_size), loss).
-
-        Logits are scores whose softmax is a probability for each character. The loss is the cross-entropy: the mean of
-        -ln(probability of the character that really came next); ln(vocab_size) if one knows nothing, 0 if all is known.
-        """
-        B, T = idx.shape
+        """idx, targets: characters' numbers (B, T), T <= block_size. Returns (logits (B, T, vocab_size), loss). Logits
+        are scores whose softmax is a probability for each character. The loss is the cross-entropy: the mean of -ln(the
+        probability of the character that really came next); ln(vocab_size) if one knows nothing, 0 if one is sure."""
         tok_emb = self.token_embedding_table(idx)  # (B, T, C)
-        pos_emb = self.position_embedding_table(torch.arange(T, device=idx.device))  # (T, C)
+        pos_emb = self.position_embedding_table(torch.arange(idx.shape[1], device=idx.device))  # (T, C)
         x = self.blocks(tok_emb + pos_emb)  # (B, T, C)
         logits = self.lm_head(self.ln_f(x))  # (B, T, vocab_size)
-        loss = None if targets is None else F.cross_entropy(logits.view(B * T, -1), targets.reshape(B * T))
-        return logits, loss
-
+        return logits, None if targets is None else F.cross_entropy(logits.flatten(0, 1), targets.flatten())
     @torch.no_grad()  # nothing is learnt here, so torch need not note down how each number came about
     def generate(self, idx, max_new_tokens, temperature=1.0, top_k=0, generator=None):
         """Continue idx (B, T) by characters drawn one by one: (B, T + max_new_tokens). The temperature divides the
-        logits: below 1 the likely characters become likelier still. With top_k > 0 only the k likeliest can be drawn."""
+        logits: below 1 the likely become likelier still. With top_k > 0 only the k likeliest can be drawn."""
         was_training = self.training
         self.eval()  # dropout off
         for _ in range(max_new_tokens):
@@ -226,8 +204,9 @@ class GPTLanguageModel(nn.Module):
             # another position, which is why keys and values kept from the step before would not serve.)
             logits, _ = self(idx[:, -block_size:])
             logits, candidates = logits[:, -1].topk(min(top_k or vocab_size, vocab_size))  # (B, k), likeliest first
-            probs = F.softmax((logits - logits[:, :1]) / max(temperature, 1e-9), dim=-1)  # at 0 the likeliest has it all
-            idx_next = candidates.gather(1, torch.multinomial(probs, num_samples=1, generator=generator))  # (B, 1)
+            logits = (logits - logits[:, :1]) / max(temperature, 1e-9)  # the first is 0; at temperature 0 the rest is -inf
+            choice = torch.multinomial(F.softmax(logits, dim=-1), num_samples=1, generator=generator)  # (B, 1)
+            idx_next = candidates.gather(1, choice)  # (B, 1)
             idx = torch.cat((idx, idx_next), dim=1)  # (B, T + 1)
         self.train(was_training)
         return idx
@@ -239,11 +218,10 @@ def sample(model, length):
     idx = model.generate(torch.tensor([start], device=device), length, temperature, top_k, generator)
     return decode_list(idx[0, len(start):].tolist())
 
-# ---- Many processors: `torchrun --nproc_per_node=4 gpt.py` starts this program four times. Each process holds the model
-# and learns from its share of every batch; then torch averages their gradients. The mean over equal shares is the mean
-# over the batch, so all take the same step, and the one that a single process (`python gpt.py`) would take. ----
+# ---- Many processors: `torchrun --nproc_per_node=4 gpt.py` starts this program four times. Each process holds the
+# model and learns from its share of every batch; then torch averages their gradients. The mean over equal shares is the
+# mean over the batch, so all take the same step, and the one that a single process (`python gpt.py`) would take. ----
 rank, world_size = int(os.environ.get('RANK', 0)), int(os.environ.get('WORLD_SIZE', 1))
-share = slice(rank, None, world_size)  # the rows of a batch that this process, number `rank`, learns from
 
 def over_all(tensor, operation):
     """`tensor` reduced over all processes by `operation`, 'SUM' or 'MAX'; each of them gets the result."""
@@ -253,30 +231,30 @@ def over_all(tensor, operation):
 
 @torch.no_grad()
 def estimate_loss(model):
-    """{'train': the mean loss over eval_iters batches, 'val': the same}. The batches are the same each time, so that
-    evaluations can be compared, and are drawn from a generator of their own, so that training does not notice."""
+    """{'train': mean loss over eval_iters batches, 'val': the same}; always the same batches, to be comparable."""
     model.eval()
     means = {}
     for split in ('train', 'val'):
-        generator, losses = torch.Generator().manual_seed(seed), []
-        for _ in range(eval_iters):
-            x, y = get_batch(split, generator)
-            losses.append(model(x[share], y[share])[1])
+        draws = torch.Generator().manual_seed(seed)  # random numbers of its own: training does not notice
+        losses = [model(*(rows[rank::world_size] for rows in get_batch(split, draws)))[1] for _ in range(eval_iters)]
         means[split] = over_all(torch.stack(losses).mean(), 'SUM').item() / world_size
     model.train()
     return means
 
 # ---- Checking and saving. Nothing here learns: it answers a slip at the top of the file with one clear line, and sees
 # to it that no run is lost. On a first reading, go on at 'Training'. ----
-# What each setting may be: type, least, most. A checkpoint (a saved run) can be sampled from if its shape is this file's,
-# and trained further if its training settings and its text are, too.
+# What each setting may be: type, least, most. A checkpoint (a saved run) must have this file's shape to be sampled
+# from, and this file's training settings and text as well to be trained further.
 shape = dict.fromkeys(['block_size', 'n_embd', 'n_head', 'n_layer'], (int, 1, 10**6))
-training = (dict.fromkeys(['batch_size', 'max_iters', 'eval_interval', 'eval_iters'], (int, 1, 10**9))
-            | dict.fromkeys(['warmup_iters', 'seed'], (int, 0, 10**9)) | dict.fromkeys(['dropout', 'beta2'], (float, 0, 0.999))
-            | {'learning_rate': (float, 1e-9, 10), 'weight_decay': (float, 0, 100), 'grad_clip': (float, 1e-9, 1e9)})
-others = {'fast_attention': (bool, 0, 1), 'resume': (bool, 0, 1), 'prompt': (str, '', chr(sys.maxunicode)),
-          'checkpoint_path': (str, '', chr(sys.maxunicode)), 'max_new_tokens': (int, 0, 10**9),
-          'temperature': (float, 0, 1000), 'top_k': (int, 0, 10**9)}
+training = {**dict.fromkeys(['batch_size', 'max_iters', 'eval_interval', 'eval_iters'], (int, 1, 10**9)),
+            **dict.fromkeys(['warmup_iters', 'seed'], (int, 0, 10**9)), 'dropout': (float, 0, 0.999),
+            'learning_rate': (float, 1e-9, 10), 'beta2': (float, 0, 0.9999), 'weight_decay': (float, 0, 100),
+            'grad_clip': (float, 1e-9, 1e9)}
+others = {'max_new_tokens': (int, 0, 10**9), 'top_k': (int, 0, 10**9), 'temperature': (float, 0, 1000),
+          'fast_attention': (bool, 0, 1), 'resume': (bool, 0, 1), 'prompt': (str, '', '\U0010ffff'),
+          'checkpoint_path': (str, '', '\U0010ffff')}
+settings = {name: globals().get(name) for name in shape | training} | {  # what a run depends on
+    '# alphabet': ''.join(chars), '# characters': len(text), '# crc32': zlib.crc32(text.encode())}
 checkpoint = folder / str(checkpoint_path)
 previous = checkpoint.parent / f'{checkpoint.stem}-previous{checkpoint.suffix}'
 
@@ -291,53 +269,41 @@ def check_settings():
     for name, (kind, least, most) in (shape | training | others).items():
         value = globals().get(name)
         if type(value) not in ((float, int) if kind is float else (kind,)) or not least <= value <= most:
-            stop(f'{name} = {value!r} must be ' + {
-                bool: 'True or False', str: "a string, in 'quotes'", float: f'a number from {least} to {most}',
-                int: f'a whole number from {least} to {most}' + (f'; write {value:.0f}' if type(value) is float else '')}[kind], 2)
+            bounds = f' from {least} to {most}' if kind in (int, float) else ''
+            hint = f': write {int(value)}' if kind is int and type(value) is float and value.is_integer() else ''
+            stop(f'{name} = {value!r} must be {kind.__name__}{bounds}{hint}', 2)
     if n_embd % n_head:
         stop(f'n_embd = {n_embd} must be a multiple of n_head = {n_head}: the heads share it out evenly', 2)
     if batch_size % world_size:
         stop(f'batch_size = {batch_size} must be a multiple of {world_size}: the processes share it out evenly', 2)
-    for part, name in ((train_data, 'first 90%, to train on,'), (val_data, 'last 10%, to validate on,')):
-        if len(part) <= block_size:
-            stop(f'{text_path} is too short: its {name} has {len(part)} characters, not more than block_size', 1)
-    try:
-        encode_string(prompt)
-    except ValueError as error:
-        stop(f'prompt: {error}', 2)
+    if len(val_data) <= block_size:
+        stop(f'{text_path} is too short: its last tenth, for validation, must exceed block_size = {block_size}', 1)
+    if set(prompt) - set(chars):
+        stop(f'prompt: {"".join(sorted(set(prompt) - set(chars)))!r} does not occur in {text_path}', 2)
 
-def settings():
-    """What a run depends on, by name: the settings of shape and training, and the text."""
-    text_facts = {'alphabet': ''.join(chars), 'characters': len(text), 'crc32': zlib.crc32(text.encode())}
-    return {name: globals()[name] for name in shape | training} | text_facts
-
-def load_checkpoint(path):
-    """The dict that train() saved at `path`. With weights_only torch runs no code that a file might hold."""
-    try:
+def load_checkpoint(path, names=()):
+    """The dict that train() saved at `path`; of its settings, `names` must be those of this file."""
+    try:  # with weights_only torch runs no code that a file might hold; testzip looks for damage, which torch does not
+        assert zipfile.ZipFile(path).testzip() is None
         state = torch.load(path, map_location='cpu', weights_only=True)
-        assert state['program'] == 'gpt.py'
-        return state
+        there = state['settings']
+        differ = [name for name in settings if there[name] != settings[name] and name in names]
     except Exception:  # torch has a dozen ways to complain
         stop(f'{path}: no checkpoint of this program, or damaged; left as it is. Move it or change checkpoint_path', 1)
-
-def check_match(state, names):
-    """Stop unless the checkpoint's `state` has the same settings `names` as this file."""
-    here, there = settings(), state['settings']
-    differ = [f'{name} = {there[name]!r:.99}  # here {here[name]!r:.99}' for name in names if there[name] != here[name]]
     if differ:
-        stop(f'{checkpoint.name} differs. Write this at the top, or set resume = False:\n' + '\n'.join(differ), 2)
+        stop('\n'.join([f'{path.name} has other settings. Write these at the top, or set resume = False:', *(
+            f'{name} = {there[name]!r:.99}  # here {settings[name]!r:.99}' for name in differ)]), 2)
+    return state
 
 def load_model():
     """The model in the checkpoint, with its best weights, ready to generate."""
-    state = load_checkpoint(checkpoint)
-    check_match(state, [*shape, 'alphabet'])
     model = GPTLanguageModel().to(device)
-    model.load_state_dict(state['best']['model'])
+    model.load_state_dict(load_checkpoint(checkpoint, [*shape, '# alphabet'])['best']['model'])
     return model.eval()
 
 def save(state, first):
-    """Write the checkpoint and return whether it worked (the `first` time it has to). It is written beside the old one and
-    takes its name when complete, so that a kill at any instant leaves a whole one. The last run's is renamed."""
+    """Write the checkpoint and return whether it worked; the `first` time it has to, and renames the last run's. The
+    new one is written beside the old one and takes its name when complete: a kill at any instant leaves one whole."""
     temporary = checkpoint.parent / f'{checkpoint.name}.tmp'
     try:
         torch.save(state, temporary)
@@ -345,14 +311,13 @@ def save(state, first):
             os.replace(checkpoint, previous)
             print(f'the last run is kept as {previous.name}')
         os.replace(temporary, checkpoint)
-    except (OSError, RuntimeError) as error:  # torch raises a RuntimeError when the disk is full
-        if temporary.is_file():
-            temporary.unlink()
+        return True
+    except (OSError, RuntimeError, ValueError) as error:  # torch raises a RuntimeError when the disk is full
+        temporary.unlink(missing_ok=True)
         if first:
             stop(f'{checkpoint} cannot be written ({error}); see to its folder, or change checkpoint_path', 1)
         tqdm.write(f'gpt.py: warning: {checkpoint} not saved ({error}); training goes on', file=sys.stderr)
         return False
-    return True
 
 # ---- Training ----
 def train(state):
@@ -366,30 +331,28 @@ def train(state):
         model.parameters(), lr=learning_rate, betas=(0.9, beta2), weight_decay=weight_decay, fused=True)
     warmup = max(1, min(warmup_iters, max_iters))
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda i: min((i + 1) / warmup, 1 - i / max_iters))
-    batches = torch.Generator().manual_seed(seed)  # draws the same batches in all processes,
-    torch.manual_seed(seed + rank)  # while each draws its own dropout
+    parts = {'model': model, 'optimizer': optimizer, 'scheduler': scheduler}
     first_step, seconds, best = 0, 0.0, {'loss': math.inf, 'step': 0, 'model': copy.deepcopy(model.state_dict())}
     if state:
         first_step, seconds, best = state['iteration'], state['seconds'], state['best']
-        for name, part in (('model', model), ('optimizer', optimizer), ('scheduler', scheduler)):
+        for name, part in parts.items():
             part.load_state_dict(state[name])
-        setters = batches.set_state, torch.set_rng_state, torch.cuda.set_rng_state
-        for set_state, random_state in zip(setters, state['random'][rank]):
-            set_state(random_state)
+        torch.set_rng_state(state['random'][0])
+        if gpu:
+            torch.cuda.set_rng_state(state['random'][-1], device)
     network = nn.parallel.DistributedDataParallel(model) if world_size > 1 else model  # averages the gradients
     signals = []  # Ctrl-C and SIGTERM are noted here, and the loop ends after its step
     def on_signal(number, _):
-        if signals and world_size == 1:  # a second one ends the program at once (but torchrun repeats each)
-            sys.exit(128 + number)
         signals.append(number)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, on_signal)
+        if world_size == 1:  # a second one ends the program at once (torchrun, though, repeats each by itself)
+            signal.signal(number, lambda *_: sys.exit(128 + number))
+    signal.signal(signal.SIGINT, on_signal), signal.signal(signal.SIGTERM, on_signal)
     say = tqdm.write if rank == 0 else lambda line: None
-    say(f'{device}: {sum(p.numel() for p in model.parameters()):,} parameters learn from {len(text):,} characters, '
-        f'{vocab_size:,} of them different')
+    size = sum(parameter.numel() for parameter in model.parameters())
+    say(f'{device}: {size:,} parameters learn from {len(text):,} characters, {vocab_size:,} of them different')
     bar = tqdm(total=max_iters, initial=first_step, disable=True if rank else None, leave=False,
                unit=' characters', unit_scale=batch_size * block_size)
-    began = shown = time.time()
+    began, shown, saved = time.time(), 0.0, True
     health = 0.0  # the last numbers that were looked at; no longer finite when the training has gone wrong
     for step in range(first_step, max_iters + 1):
         # All must leave at the same step: one that went on would wait for ever for the others' gradients.
@@ -401,25 +364,19 @@ def train(state):
             if losses['val'] < best['loss']:
                 best = {'loss': losses['val'], 'step': step, 'model': copy.deepcopy(model.state_dict())}
         if not math.isfinite(health):
-            stop(f'step {step}: the loss is no longer finite, most often because the learning rate is too high '
-                 f'({learning_rate}); {checkpoint.name} holds the last good state', 1)
-        if evaluating or stopped_by:
-            random_state = [batches.get_state(), torch.get_rng_state()] + ([torch.cuda.get_rng_state()] if gpu else [])
-            random_states = [random_state] * world_size
-            if world_size > 1:
-                torch.distributed.all_gather_object(random_states, random_state)
-            saved = rank > 0 or save({
-                'program': 'gpt.py', 'settings': settings(), 'iteration': step, 'seconds': seconds + time.time() - began,
-                'model': model.state_dict(), 'optimizer': optimizer.state_dict(), 'scheduler': scheduler.state_dict(),
-                'random': random_states, 'best': best}, first=step == 0 and not state)
+            stop(f'step {step}: the loss is not finite; try a learning_rate below {learning_rate}. The last save is whole', 1)
+        if rank == 0 and (evaluating or stopped_by):
+            saved = save({
+                **{name: part.state_dict() for name, part in parts.items()}, 'settings': settings, 'iteration': step,
+                'random': [torch.get_rng_state()] + ([torch.cuda.get_rng_state(device)] if gpu else []), 'best': best,
+                'seconds': seconds + time.time() - began}, first=step == 0 and not state)
         if evaluating:
             say(f"step {step}: train loss {losses['train']:.4f}, val loss {losses['val']:.4f}")
             width = shutil.get_terminal_size().columns // (2 if chars[-1] >= '\u1100' else 1) - 1  # Chinese is wide
             say(sample(model, width).replace('\n', '\\n')[:width])
         if stopped_by or step == max_iters:
             break
-        x, y = get_batch('train', batches)
-        _, loss = network(x[share], y[share])
+        _, loss = network(*[rows[rank::world_size] for rows in get_batch('train')])
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # the gradient of the loss with respect to every parameter
         norm = nn.utils.clip_grad_norm_(model.parameters(), grad_clip)
@@ -431,42 +388,42 @@ def train(state):
             bar.set_postfix_str(f'loss {loss.item():.3f}')
     bar.close()
     if stopped_by:
-        say(f'stopped at step {step}; resume = True goes on from there')
-        return model, 128 + stopped_by
+        say(f'stopped at step {step}' + '; resume = True goes on from there' * saved)
+        return model, 128 + stopped_by if saved else 1
+    signal.signal(signal.SIGINT, lambda *_: sys.exit(130))  # nothing is left to be saved
     say(f"best val loss {best['loss']:.4f} at step {best['step']}, {seconds + time.time() - began:.0f} seconds")
     model.load_state_dict(best['model'])
     return model, 0 if saved else 1
 
-def main():
-    """The program; returns its exit code."""
-    if hasattr(sys.stdout, 'reconfigure'):  # it has not in a notebook
-        sys.stdout.reconfigure(encoding='utf-8', errors='replace')
-    if sys.argv[1:] in (['--help'], ['-h']):
-        return print(__doc__)
-    if sys.argv[1:]:
-        stop(f'takes no arguments, such as {sys.argv[1]!r}: edit the lines at the top of the file', 2)
-    check_settings()
-    if world_size > 1:
-        torch.distributed.init_process_group('cpu:gloo,cuda:nccl' if gpu else 'gloo')
-    for path in (previous, checkpoint)[resume:]:  # a new run must not replace a file that is not ours
-        state = load_checkpoint(path) if path.exists() else None
-    finished = resume and state and state['iteration'] == state['settings']['max_iters']
-    if resume and rank == 0:
-        print(f'{checkpoint.name}:', 'finished, only sampling' if finished else
-              f'going on from step {state["iteration"]}' if state else 'not there, so a new run begins')
-    if resume and state and not finished:
-        check_match(state, settings())
-    model, exit_code = (load_model(), 0) if finished else train(state if resume else None)
-    if rank == 0 and exit_code != 128 + signal.SIGTERM:
-        print(prompt + sample(model, max_new_tokens))
-    if world_size > 1:
-        torch.distributed.destroy_process_group()
-    return exit_code
-
 if __name__ == '__main__':
     try:
-        sys.exit(main())
-    except (RuntimeError, MemoryError) as error:
-        if 'memory' not in repr(error).lower():
+        if hasattr(sys.stdout, 'reconfigure'):  # it has not in a notebook
+            sys.stdout.reconfigure(encoding='utf-8', errors='replace')
+        if sys.argv[1:] in (['--help'], ['-h']):
+            sys.exit(print(__doc__))
+        if sys.argv[1:]:
+            stop(f'takes no arguments, such as {sys.argv[1]!r}: edit the lines at the top of the file', 2)
+        check_settings()
+        if world_size > 1:
+            torch.distributed.init_process_group('cpu:gloo,cuda:nccl' if gpu else 'gloo')
+        for path in (previous, checkpoint)[resume:]:  # a new run must not replace a file that is not ours
+            state = load_checkpoint(path) if path.exists() else None
+        finished = resume and state and state['iteration'] == state['settings']['max_iters']
+        if resume and rank == 0:
+            print(f'{checkpoint.name}:', 'finished; only sampling' if finished else 'found' if state else 'starting afresh')
+        if resume and state and not finished:
+            load_checkpoint(checkpoint, settings)
+        model, exit_code = (load_model(), 0) if finished else train(state if resume else None)
+        if rank == 0 and exit_code != 128 + signal.SIGTERM:
+            print(prompt + sample(model, max_new_tokens))
+        if world_size > 1:
+            torch.distributed.destroy_process_group()
+        sys.exit(exit_code)
+    except (OSError, RuntimeError, MemoryError) as error:
+        if 'memory' in repr(error).lower():
+            error = 'out of memory; lower batch_size, block_size, n_embd or n_layer, at the top of the file'
+        elif 'state_dict' in str(error):
+            error = f'the model in {checkpoint} is not the one that this file defines; set resume = False'
+        elif not isinstance(error, OSError):
             raise
-        stop('out of memory; lower batch_size, block_size, n_embd or n_layer, at the top of the file', 1)
+        stop(error, 1)
