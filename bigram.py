@@ -1,29 +1,25 @@
-"""The smallest language model, the stepping stone to gpt.py: it guesses the next character from the present one alone.
+"""The smallest language model, the stepping stone to gpt.py: it guesses the next character from the last one alone.
 
-    python bigram.py    shows what there is to predict, counts, trains, and prints a sample (some seconds)
+    python bigram.py    shows what there is to predict, counts, learns, and prints a sample (in some seconds)
 
-It does the same thing twice. First by counting which character follows which, the best that can be done with one
-character of context; then by learning the same table step by step, the way every larger model has to be trained.
+It does the same thing twice: by counting which character follows which, the best that can be done with one character of
+context; then by learning the same table step by step, the way in which all larger models have to be trained.
 """
-import math, signal, sys
+import signal, sys
 from pathlib import Path
-
 if __name__ == '__main__':  # Ctrl-C ends the program without a fuss, even while torch is loading
     signal.signal(signal.SIGINT, lambda *_: sys.exit(130))
-
 import numpy as np
-import torch
-import torch.nn as nn
-from torch.nn import functional as F
+import torch, torch.nn as nn, torch.nn.functional as F
 from tqdm import tqdm
 
-# ---- Hyperparameters: the numbers that we choose, as opposed to those the model learns ----
+# ---- Hyperparameters: the numbers that we choose, as opposed to those the model learns. ----
 device = 'cuda' if torch.cuda.is_available() else 'cpu'  # where to compute
 text_path = 'input.txt'  # the text to learn from, any UTF-8 text (a relative path starts at this file's folder)
 block_size = 8  # characters in a piece of text
-batch_size = 256  # pieces of text that one training step learns from
-max_iters = 3000  # training steps
-learning_rate = 0.1  # how far a step moves the table's numbers, at first; it falls to zero
+batch_size = 256  # pieces of text that one step learns from
+max_iters = 3000  # steps
+learning_rate = 0.1  # how far the first step moves the table's numbers; the last hardly does
 max_new_tokens = 300  # characters in the sample
 seed = 1337  # where all random numbers start: the same seed gives the same run
 
@@ -47,11 +43,9 @@ def encode_string(s):
     if unknown:
         raise ValueError(f'{unknown!r} does not occur in {text_path}, so there is no number for it')
     return [char_to_index[char] for char in s]
-
 def decode_list(l):
     """The string whose characters have the numbers in the list `l`."""
     return ''.join([index_to_char[index] for index in l])
-
 def encode_text(s):
     """What encode_string does, for the whole text: into a tensor (torch's array) of the smallest type that will do."""
     table = np.zeros(ord(chars[-1]) + 1, dtype=np.min_scalar_type(-vocab_size))  # table[Unicode number] = our number
@@ -64,69 +58,53 @@ try:
     data[0].item()  # some devices prove unfit only when a number is asked back
 except Exception as error:
     sys.exit(f"device = {device!r} cannot be used here ({str(error).splitlines()[0]}); 'cpu' always can")
-
-# The model learns from the first 90%. How well it predicts the last 10%, which it never learns from, tells whether it
-# has understood something or only learnt by heart ('overfitting').
-train_size = int(0.9 * len(data))
-train_data, val_data = data[:train_size], data[train_size:]
+# The last 10% are never learnt from: they show what is understood, and what only learnt by heart ('overfitting').
+train_data, val_data = data[:int(0.9 * len(data))], data[int(0.9 * len(data)):]
 
 def get_batch(split, generator=None):
-    """Random pieces of the 'train' or 'val' text: inputs x and targets y, both (batch_size, block_size).
-
-    y is x one character on: y[b, t] is what follows x[b, :t + 1], so that a piece holds block_size examples, with
-    contexts of 1 to block_size characters. The random numbers come from `generator` (None: torch's own).
-    """
+    """Random pieces of the 'train' or 'val' text: inputs x and targets y, both (batch_size, block_size). y is x one
+    character on: y[b, t] is what follows x[b, :t + 1]. `generator` makes the random numbers (None: torch's own)."""
     part = train_data if split == 'train' else val_data
     start = torch.randint(len(part) - block_size, (batch_size, 1), generator=generator)
     window = part[(start + torch.arange(block_size + 1)).to(device)].long()  # (batch_size, block_size + 1)
     return window[:, :-1], window[:, 1:]
 
-# ---- Counting: P(next | this) = count(this, next) / count(this) ----
+# ---- Counting: P(next | this) = count(this, next) / count(this). ----
 def count_pairs(part):
-    """How often each character follows each in the text `part`: counts[this, next], (vocab_size, vocab_size)."""
-    pairs = part[:-1].long() * vocab_size + part[1:].long()  # every pair of neighbours as one number
-    return torch.bincount(pairs, minlength=vocab_size ** 2).view(vocab_size, vocab_size).double()
+    """counts[this, next], (vocab_size, vocab_size): how often each character follows each in the text `part`."""
+    pairs = part[:-1].long() * vocab_size + part[1:].long()  # two neighbours as one number
+    return torch.bincount(pairs, minlength=vocab_size ** 2).view(vocab_size, vocab_size)
 
 def mean_loss(probs, counts):
-    """The mean of -ln(probability given to the character that really came next), over all the pairs counted.
-
-    This is the cross-entropy, the loss of all language models: ln(vocab_size) for one who knows nothing, 0 for one who
-    is sure and always right. `probs` are P(next | this), (vocab_size, vocab_size).
-    """
+    """The loss of all language models, cross-entropy: the mean of -ln(the probability, P(next | this) in `probs`, given
+    to the character that really came next); ln(vocab_size) if one knows nothing, 0 if one is sure and right."""
     seen = counts > 0
     return -(counts[seen] * probs.expand_as(counts)[seen].log()).sum().item() / counts.sum().item()
 
-# ---- Learning the same table ----
+# ---- Learning the same table. ----
 class BigramLanguageModel(nn.Module):
-    """A table of learnt numbers, (vocab_size, vocab_size): row `this` holds a score for every possible next character."""
+    """A table of learnt numbers, (vocab_size, vocab_size): in row `this`, a score for each possible next character."""
     def __init__(self):
         super().__init__()
-        self.token_embedding = nn.Embedding(vocab_size, vocab_size)  # an embedding looks up a row by its number
-
+        self.token_embedding = nn.Embedding(vocab_size, vocab_size)  # an embedding looks up rows by their numbers
     def forward(self, idx, targets=None):
-        """idx, targets: characters' numbers (B, T): B pieces, T characters. Returns (logits (B, T, vocab_size), loss).
-
-        The scores are called logits: softmax, e to the power of each over the sum of all these, makes them
-        probabilities. The loss is as above, over this batch; None without targets.
-        """
+        """idx, targets: characters' numbers (B, T), B pieces of T. Returns (logits (B, T, vocab_size), loss). Logits are
+        scores; softmax, e to the power of each over the sum of all these, turns them into probabilities."""
         logits = self.token_embedding(idx)  # (B, T, vocab_size)
-        loss = None if targets is None else F.cross_entropy(logits.flatten(0, 1), targets.flatten())
-        return logits, loss
-
-    @torch.no_grad()
+        return logits, None if targets is None else F.cross_entropy(logits.flatten(0, 1), targets.flatten())
+    @torch.no_grad()  # nothing is learnt here, so torch need not note down how each number came about
     def generate(self, idx, max_new_tokens):
-        """Continue idx (B, T) by characters drawn one after another: (B, T + max_new_tokens)."""
+        """Continue idx (B, T) by characters drawn one by one: (B, T + max_new_tokens)."""
         for _ in range(max_new_tokens):
             logits, _ = self(idx[:, -1:])  # (B, 1, vocab_size): only the last character matters
-            probs = F.softmax(logits[:, -1], dim=-1)  # (B, vocab_size)
-            idx_next = torch.multinomial(probs, num_samples=1)  # (B, 1)
+            idx_next = torch.multinomial(F.softmax(logits[:, -1], dim=-1), num_samples=1)  # (B, 1)
             idx = torch.cat((idx, idx_next), dim=1)  # (B, T + 1)
         return idx
 
 def train():
     """A trained BigramLanguageModel."""
     model = BigramLanguageModel().to(device)
-    # AdamW moves every number against its gradient (the slope of the loss), in steps of the gradient's usual size.
+    # AdamW moves each number against its gradient, the slope of the loss, in steps of the gradient's usual size.
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.0)
     scheduler = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.01, max_iters)
     for _ in tqdm(range(max_iters), disable=None, leave=False):
@@ -138,40 +116,36 @@ def train():
     return model
 
 def main():
+    """Predict, count, learn, sample, compare."""
     if hasattr(sys.stdout, 'reconfigure'):  # it has not in a notebook
         sys.stdout.reconfigure(encoding='utf-8', errors='replace')
     if vocab_size > 5000:
-        sys.exit(f'{text_path} has {vocab_size} different characters; more than 5000 make too large a table')
+        sys.exit(f'{text_path}: {vocab_size} different characters; above 5000 the table gets too large')
     if len(val_data) <= block_size:
-        sys.exit(f'{text_path} is too short: a tenth of it must have more than block_size = {block_size} characters')
+        sys.exit(f'{text_path} is too short: its last tenth, for validation, must exceed block_size = {block_size}')
     torch.manual_seed(seed)
     print(f'What there is to predict in {decode_list(data[:block_size + 1].tolist())!r}:')
     for t in range(1, block_size + 1):
         context, target = data[:t].tolist(), data[t].item()
-        print(f'when the context is {context} the next is {target}, {decode_list(context)!r} -> {index_to_char[target]!r}')
+        print(f'when the context is {context} the next is {target}: {decode_list(context)!r} {index_to_char[target]!r}')
 
     train_counts, val_counts = count_pairs(train_data), count_pairs(val_data)
-    total = train_counts.sum(1, keepdim=True)  # (vocab_size, 1)
+    total = train_counts.sum(1, keepdim=True)  # (vocab_size, 1): how often each character occurs
     counted = train_counts / total.clamp(min=1)  # (vocab_size, vocab_size): each row adds up to 1
-    print(f'\ncounted: a loss of {mean_loss(counted, train_counts):.4f} on the training text; with one character of context '
-          'nothing can do better')
+    print(f'\ncounted: loss {mean_loss(counted, train_counts):.4f} on the training text, the best that a bigram can do')
     model = train()
-    learnt = F.softmax(model.token_embedding.weight.detach().double(), dim=-1)
-    print(f'trained: a loss of {mean_loss(learnt, train_counts):.4f} after {max_iters} steps')
-
-    print('\nA sample of the trained model:')
+    learnt = F.softmax(model.token_embedding.weight.detach(), dim=-1)
+    print(f'learnt:  loss {mean_loss(learnt, train_counts):.4f} after {max_iters} steps. It writes:\n')
     start = torch.zeros((1, 1), dtype=torch.long, device=device)
     print(decode_list(model.generate(start, max_new_tokens)[0, 1:].tolist()))
 
-    # Pairs that occur only in the validation text had a probability of 0 and a loss without end, so one is added to all
-    # counts there.
-    letters = train_counts.sum(0)
+    # A pair that occurs only in the validation text had probability 0, an infinite loss; so 1 is added to all counts.
+    letters, nothing = train_counts.sum(0), torch.full((vocab_size,), 1 / vocab_size, device=device)
     print('\nloss                  training  validation')
-    for name, on_train, on_val in (
-            ('knowing nothing', torch.full_like(letters, 1 / vocab_size), torch.full_like(letters, 1 / vocab_size)),
-            ('letter frequencies', letters / letters.sum(), (letters + 1) / (letters + 1).sum()),
-            ('counted bigram', counted, (train_counts + 1) / (total + vocab_size)),
-            ('trained bigram', learnt, learnt)):
+    for name, on_train, on_val in (('knowing nothing', nothing, nothing),
+                                   ('letter frequencies', letters / letters.sum(), (letters + 1) / (letters + 1).sum()),
+                                   ('counted bigram', counted, (train_counts + 1) / (total + vocab_size)),
+                                   ('trained bigram', learnt, learnt)):
         print(f'{name:20}{mean_loss(on_train, train_counts):10.4f}{mean_loss(on_val, val_counts):12.4f}')
 
 if __name__ == '__main__':

@@ -66,11 +66,9 @@ def encode_string(s):
     if unknown:
         raise ValueError(f'{unknown!r} does not occur in {text_path}, so there is no number for it')
     return [char_to_index[char] for char in s]
-
 def decode_list(l):
     """The string whose characters have the numbers in the list `l`."""
     return ''.join([index_to_char[index] for index in l])
-
 def encode_text(s):
     """What encode_string does, for the whole text: into a tensor (torch's array) of the smallest type that will do."""
     table = np.zeros(ord(chars[-1]) + 1, dtype=np.min_scalar_type(-vocab_size))  # table[Unicode number] = our number
@@ -204,7 +202,7 @@ class GPTLanguageModel(nn.Module):
             # another position, which is why keys and values kept from the step before would not serve.)
             logits, _ = self(idx[:, -block_size:])
             logits, candidates = logits[:, -1].topk(min(top_k or vocab_size, vocab_size))  # (B, k), likeliest first
-            logits = (logits - logits[:, :1]) / max(temperature, 1e-9)  # the first is 0; at temperature 0 the rest is -inf
+            logits = (logits - logits[:, :1]) / max(temperature, 1e-9)  # 0 for the likeliest; at 0, -inf for others
             choice = torch.multinomial(F.softmax(logits, dim=-1), num_samples=1, generator=generator)  # (B, 1)
             idx_next = candidates.gather(1, choice)  # (B, 1)
             idx = torch.cat((idx, idx_next), dim=1)  # (B, T + 1)
@@ -263,7 +261,6 @@ def stop(message, exit_code):
     if rank == 0:
         print(f'gpt.py: {message}', file=sys.stderr)
     sys.exit(exit_code)
-
 def check_settings():
     """Stop at the first setting that cannot work, before anything long begins."""
     for name, (kind, least, most) in (shape | training | others).items():
@@ -280,7 +277,6 @@ def check_settings():
         stop(f'{text_path} is too short: its last tenth, for validation, must exceed block_size = {block_size}', 1)
     if set(prompt) - set(chars):
         stop(f'prompt: {"".join(sorted(set(prompt) - set(chars)))!r} does not occur in {text_path}', 2)
-
 def load_checkpoint(path, names=()):
     """The dict that train() saved at `path`; of its settings, `names` must be those of this file."""
     try:  # with weights_only torch runs no code that a file might hold; testzip looks for damage, which torch does not
@@ -294,13 +290,11 @@ def load_checkpoint(path, names=()):
         stop('\n'.join([f'{path.name} has other settings. Write these at the top, or set resume = False:', *(
             f'{name} = {there[name]!r:.99}  # here {settings[name]!r:.99}' for name in differ)]), 2)
     return state
-
 def load_model():
     """The model in the checkpoint, with its best weights, ready to generate."""
     model = GPTLanguageModel().to(device)
     model.load_state_dict(load_checkpoint(checkpoint, [*shape, '# alphabet'])['best']['model'])
     return model.eval()
-
 def save(state, first):
     """Write the checkpoint and return whether it worked; the `first` time it has to, and renames the last run's. The
     new one is written beside the old one and takes its name when complete: a kill at any instant leaves one whole."""
@@ -334,6 +328,7 @@ def train(state):
     parts = {'model': model, 'optimizer': optimizer, 'scheduler': scheduler}
     first_step, seconds, best = 0, 0.0, {'loss': math.inf, 'step': 0, 'model': copy.deepcopy(model.state_dict())}
     if state:
+        load_checkpoint(checkpoint, settings)  # stops unless text and settings are those of this file
         first_step, seconds, best = state['iteration'], state['seconds'], state['best']
         for name, part in parts.items():
             part.load_state_dict(state[name])
@@ -364,7 +359,7 @@ def train(state):
             if losses['val'] < best['loss']:
                 best = {'loss': losses['val'], 'step': step, 'model': copy.deepcopy(model.state_dict())}
         if not math.isfinite(health):
-            stop(f'step {step}: the loss is not finite; try a learning_rate below {learning_rate}. The last save is whole', 1)
+            stop(f'step {step}: the loss is not finite; lower learning_rate ({learning_rate}). The last save stays', 1)
         if rank == 0 and (evaluating or stopped_by):
             saved = save({
                 **{name: part.state_dict() for name, part in parts.items()}, 'settings': settings, 'iteration': step,
@@ -410,9 +405,7 @@ if __name__ == '__main__':
             state = load_checkpoint(path) if path.exists() else None
         finished = resume and state and state['iteration'] == state['settings']['max_iters']
         if resume and rank == 0:
-            print(f'{checkpoint.name}:', 'finished; only sampling' if finished else 'found' if state else 'starting afresh')
-        if resume and state and not finished:
-            load_checkpoint(checkpoint, settings)
+            print(f'{checkpoint.name}:', 'finished, sampling' if finished else 'found' if state else 'starting afresh')
         model, exit_code = (load_model(), 0) if finished else train(state if resume else None)
         if rank == 0 and exit_code != 128 + signal.SIGTERM:
             print(prompt + sample(model, max_new_tokens))
