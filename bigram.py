@@ -88,8 +88,8 @@ class BigramLanguageModel(nn.Module):
         super().__init__()
         self.token_embedding = nn.Embedding(vocab_size, vocab_size)  # an embedding looks up rows by their numbers
     def forward(self, idx, targets=None):
-        """idx, targets: characters' numbers (B, T), B pieces of T. Returns (logits (B, T, vocab_size), loss). Logits are
-        scores; softmax, e to the power of each over the sum of all these, turns them into probabilities."""
+        """idx, targets: characters' numbers (B, T), B pieces of T. Returns (logits (B, T, vocab_size), loss). Logits
+        are scores; softmax, e to the power of each over the sum of all these, makes them probabilities."""
         logits = self.token_embedding(idx)  # (B, T, vocab_size)
         return logits, None if targets is None else F.cross_entropy(logits.flatten(0, 1), targets.flatten())
     @torch.no_grad()  # nothing is learnt here, so torch need not note down how each number came about

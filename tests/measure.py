@@ -22,7 +22,7 @@ import torch
 import program
 import results
 
-KNOWN = {1115394: ('tiny shakespeare', 'a925b46d'), 1162807: ('input.txt', None)}  # bytes: name, CRC-32
+TINY_SHAKESPEARE_CRC32 = 0xdf613551
 
 
 @torch.no_grad()

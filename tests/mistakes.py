@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from pathlib import Path
@@ -36,7 +37,9 @@ class Source(str):
 def child(path, arguments, patches, folder):
     """What `python path arguments` does, after the statements in `patches`; output into `folder`."""
     import torch
+    import tqdm
     torch.set_num_threads(1)
+    tqdm.tqdm.set_lock(threading.RLock())  # its own lock, a semaphore, outlives a process that is killed
     for number, name in ((1, 'stdout'), (2, 'stderr')):
         os.dup2(os.open(f'{folder}/{name}', os.O_WRONLY | os.O_CREAT), number)
         errors = 'strict' if number == 1 else 'backslashreplace'
