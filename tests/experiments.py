@@ -67,9 +67,7 @@ EXPERIMENTS = {
         ('x = x + self.sa(self.ln1(x))', 'x = self.sa(self.ln1(x))'),
         ('x = x + self.ffwd(self.ln2(x))', 'x = self.ffwd(self.ln2(x))'))),
     'no-layer-norm': ('no layer norm', change(
-        ('self.ln1 = nn.LayerNorm(n_embd)', 'self.ln1 = nn.Identity()'),
-        ('self.ln2 = nn.LayerNorm(n_embd)', 'self.ln2 = nn.Identity()'),
-        ('self.ln_f = nn.LayerNorm(n_embd)', 'self.ln_f = nn.Identity()'))),
+        ('self.sa(self.ln1(x))', 'self.sa(x)'), ('self.ffwd(self.ln2(x))', 'self.ffwd(x)'), ('self.ln_f(x)', 'x'))),
     'no-position': ('no position embeddings', change(('tok_emb + pos_emb', 'tok_emb'))),
     'no-feed-forward': ('no feed-forward', change(('x = x + self.ffwd(self.ln2(x))', 'pass'))),
     'one-head': ('one head, as wide as the four', change(n_head=1)),
