@@ -36,6 +36,7 @@ eval_interval = 500 if gpu else 400  # steps from one evaluation to the next
 eval_iters = 200 if gpu else 40  # batches in one evaluation, for each part of the text
 seed = 1337  # where all random numbers start: the same seed gives the same run
 fast_attention = True  # attention by torch's own function; False: by the formula written out below
+bfloat16 = gpu and torch.cuda.is_bf16_supported(False)  # 16-bit products; some CPUs gain, if the above is False
 text_path = 'input.txt'  # the text to learn from, any UTF-8 text (this path and the next start at this file's folder)
 checkpoint_path = 'gpt.pt'  # where the run is saved
 resume = False  # True: go on with the saved run, or only sample if it is finished
@@ -180,8 +181,7 @@ class GPTLanguageModel(nn.Module):
         for parameter in self.parameters():
             if parameter.dim() > 1:
                 nn.init.normal_(parameter, std=0.02)
-    # Newer GPUs are much faster with numbers of 16 bits; autocast uses them where they are exact enough.
-    @torch.autocast('cuda', torch.bfloat16, enabled=gpu and torch.cuda.get_device_capability(device) >= (8, 0))
+    @torch.autocast('cuda' if gpu else 'cpu', torch.bfloat16, bfloat16 is True)  # picks what may be done in 16 bits
     def forward(self, idx, targets=None):
         """idx, targets: characters' numbers (B, T), T <= block_size. Returns (logits (B, T, vocab_size), loss). Logits
         are scores whose softmax is a probability for each character. The loss is the cross-entropy: the mean of -ln(the
@@ -245,15 +245,15 @@ def estimate_loss(model):
 # from, and this file's training settings and text as well to be trained further.
 shape = dict.fromkeys(['block_size', 'n_embd', 'n_head', 'n_layer'], (int, 1, 10**6))
 training = {**dict.fromkeys(['batch_size', 'max_iters', 'eval_interval', 'eval_iters'], (int, 1, 10**9)),
-            **dict.fromkeys(['warmup_iters', 'seed'], (int, 0, 10**9)), 'dropout': (float, 0, 0.999),
-            'learning_rate': (float, 1e-9, 10), 'beta2': (float, 0, 0.9999), 'weight_decay': (float, 0, 100),
-            'grad_clip': (float, 1e-9, 1e9)}
+            'warmup_iters': (int, 0, 10**9), 'seed': (int, 0, 10**9), 'learning_rate': (float, 1e-9, 10),
+            'beta2': (float, 0.001, 0.9999), 'dropout': (float, 0, 0.999), 'weight_decay': (float, 0, 100),
+            'grad_clip': (float, 1e-9, 1e9), 'bfloat16': (bool, 0, 1)}
 others = {'max_new_tokens': (int, 0, 10**9), 'top_k': (int, 0, 10**9), 'temperature': (float, 0, 1000),
-          'fast_attention': (bool, 0, 1), 'resume': (bool, 0, 1), 'prompt': (str, '', '\U0010ffff'),
-          'checkpoint_path': (str, '', '\U0010ffff')}
+          'fast_attention': (bool, 0, 1), 'resume': (bool, 0, 1), 'prompt': (str, '', chr(sys.maxunicode)),
+          'checkpoint_path': (str, '', chr(sys.maxunicode))}
 settings = {name: globals().get(name) for name in shape | training} | {  # what a run depends on
     '# alphabet': ''.join(chars), '# characters': len(text), '# crc32': zlib.crc32(text.encode())}
-checkpoint = folder / str(checkpoint_path)
+checkpoint = folder / str(checkpoint_path).replace('\0', '')
 previous = checkpoint.parent / f'{checkpoint.stem}-previous{checkpoint.suffix}'
 
 def stop(message, exit_code):
@@ -321,11 +321,10 @@ def train(state):
     # AdamW (Loshchilov and Hutter, 2019) moves each parameter against its gradient, the slope of the loss, in steps of
     # the gradient's usual size; it also draws parameters towards zero. The learning rate warms up, while AdamW has seen
     # too few gradients to know their size, and then falls to zero, so that the end is fine work.
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=learning_rate, betas=(0.9, beta2), weight_decay=weight_decay, fused=True)
+    adamw = torch.optim.AdamW(model.parameters(), learning_rate, (0.9, beta2), weight_decay=weight_decay, fused=True)
     warmup = max(1, min(warmup_iters, max_iters))
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda i: min((i + 1) / warmup, 1 - i / max_iters))
-    parts = {'model': model, 'optimizer': optimizer, 'scheduler': scheduler}
+    scheduler = torch.optim.lr_scheduler.LambdaLR(adamw, lambda i: min((i + 1) / warmup, 1 - i / max_iters))
+    parts = {'model': model, 'optimizer': adamw, 'scheduler': scheduler}
     first_step, seconds, best = 0, 0.0, {'loss': math.inf, 'step': 0, 'model': copy.deepcopy(model.state_dict())}
     if state:
         load_checkpoint(checkpoint, settings)  # stops unless text and settings are those of this file
@@ -338,13 +337,12 @@ def train(state):
     network = nn.parallel.DistributedDataParallel(model) if world_size > 1 else model  # averages the gradients
     signals = []  # Ctrl-C and SIGTERM are noted here, and the loop ends after its step
     def on_signal(number, _):
+        if signals and world_size == 1:  # a second one ends the program at once (torchrun repeats each by itself)
+            sys.exit(128 + number)
         signals.append(number)
-        if world_size == 1:  # a second one ends the program at once (torchrun, though, repeats each by itself)
-            signal.signal(number, lambda *_: sys.exit(128 + number))
     signal.signal(signal.SIGINT, on_signal), signal.signal(signal.SIGTERM, on_signal)
     say = tqdm.write if rank == 0 else lambda line: None
-    size = sum(parameter.numel() for parameter in model.parameters())
-    say(f'{device}: {size:,} parameters learn from {len(text):,} characters, {vocab_size:,} of them different')
+    say(f'{device}: {sum(map(torch.numel, model.parameters())):,} parameters, {len(text):,} characters, {vocab_size} kinds')
     bar = tqdm(total=max_iters, initial=first_step, disable=True if rank else None, leave=False,
                unit=' characters', unit_scale=batch_size * block_size)
     began, shown, saved = time.time(), 0.0, True
@@ -359,7 +357,7 @@ def train(state):
             if losses['val'] < best['loss']:
                 best = {'loss': losses['val'], 'step': step, 'model': copy.deepcopy(model.state_dict())}
         if not math.isfinite(health):
-            stop(f'step {step}: the loss is not finite; lower learning_rate ({learning_rate}). The last save stays', 1)
+            stop(f'step {step}: the loss is not finite; most often learning_rate = {learning_rate} is too high', 1)
         if rank == 0 and (evaluating or stopped_by):
             saved = save({
                 **{name: part.state_dict() for name, part in parts.items()}, 'settings': settings, 'iteration': step,
@@ -372,10 +370,10 @@ def train(state):
         if stopped_by or step == max_iters:
             break
         _, loss = network(*[rows[rank::world_size] for rows in get_batch('train')])
-        optimizer.zero_grad(set_to_none=True)
+        adamw.zero_grad(set_to_none=True)
         loss.backward()  # the gradient of the loss with respect to every parameter
         norm = nn.utils.clip_grad_norm_(model.parameters(), grad_clip)
-        optimizer.step()
+        adamw.step()
         scheduler.step()
         bar.update()
         if rank == 0 and (time.time() - shown > 0.5 or signals):  # not at each step: reading a number makes a GPU wait
@@ -385,7 +383,7 @@ def train(state):
     if stopped_by:
         say(f'stopped at step {step}' + '; resume = True goes on from there' * saved)
         return model, 128 + stopped_by if saved else 1
-    signal.signal(signal.SIGINT, lambda *_: sys.exit(130))  # nothing is left to be saved
+    signals.append(0)  # everything is saved: from now on the first one ends the program
     say(f"best val loss {best['loss']:.4f} at step {best['step']}, {seconds + time.time() - began:.0f} seconds")
     model.load_state_dict(best['model'])
     return model, 0 if saved else 1

@@ -123,7 +123,7 @@ def key(source, text):
 
 def run(source, folder, text):
     """Train the program `source` on `text` (bytes) in a folder that it makes and removes; the results, a dict. 'train'
-    is None if the training ended early because the loss was no longer finite."""
+    is None if the training ended early because the loss was not finite."""
     path = Path(folder) / 'gpt.py'
     path.parent.mkdir()
     path.write_text(source, encoding='utf-8')
@@ -137,7 +137,7 @@ def run(source, folder, text):
                 module.check_settings()
                 exit_code = module.train(None)[1]
             except SystemExit as error:
-                exit_code = 0 if 'no longer finite' in errors.getvalue() else error.code
+                exit_code = 0 if 'finite' in errors.getvalue() else error.code
             if exit_code >= 128:
                 raise KeyboardInterrupt
             if exit_code:
@@ -170,8 +170,10 @@ def run_all(tasks, jobs):
         torch.set_num_threads(1)
         yield from ((number, run(*task)) for number, task in enumerate(tasks))
         return
+    if not tasks:
+        return
     context = multiprocessing.get_context('spawn')
-    pool = concurrent.futures.ProcessPoolExecutor(jobs, mp_context=context, initializer=begin_worker)
+    pool = concurrent.futures.ProcessPoolExecutor(min(jobs, len(tasks)), context, begin_worker)
     try:
         futures = {pool.submit(run, *task): number for number, task in enumerate(tasks)}
         for future in concurrent.futures.as_completed(futures):

@@ -23,6 +23,7 @@ import program
 import results
 
 TINY_SHAKESPEARE_CRC32 = 0xdf613551
+PIECES, LENGTH = 20, 1000  # what the model writes for its words to be counted
 
 
 @torch.no_grad()
@@ -50,11 +51,11 @@ def words(text):
     return [word.lower() for word in re.findall(r"[A-Za-z']+", text)]
 
 
-def write_pieces(module, model, number=20, length=1000):
-    """`number` pieces of `length` characters that the model writes side by side, each without its last, cut word."""
-    start = torch.zeros(number, 1, dtype=torch.long, device=module.device)
+def write_pieces(module, model):
+    """PIECES pieces of LENGTH characters that the model writes side by side, each without its last, cut word."""
+    start = torch.zeros(PIECES, 1, dtype=torch.long, device=module.device)
     generator = torch.Generator(module.device).manual_seed(module.seed)
-    rows = model.generate(start, length, module.temperature, module.top_k, generator)[:, 1:].tolist()
+    rows = model.generate(start, LENGTH, module.temperature, module.top_k, generator)[:, 1:].tolist()
     return [re.sub(r"[A-Za-z']+$", '', module.decode_list(row)) for row in rows]
 
 
