@@ -342,7 +342,7 @@ def train(state):
         signals.append(number)
     signal.signal(signal.SIGINT, on_signal), signal.signal(signal.SIGTERM, on_signal)
     say = tqdm.write if rank == 0 else lambda line: None
-    say(f'{device}: {sum(map(torch.numel, model.parameters())):,} parameters, {len(text):,} characters, {vocab_size} kinds')
+    say(f'{device}: {sum(map(torch.numel, model.parameters())):,} parameters, text {len(text):,}, alphabet {vocab_size}')
     bar = tqdm(total=max_iters, initial=first_step, disable=True if rank else None, leave=False,
                unit=' characters', unit_scale=batch_size * block_size)
     began, shown, saved = time.time(), 0.0, True

@@ -1,13 +1,15 @@
 """How fast gpt.py is and where the time goes, as Markdown tables: python tests/benchmark.py [--quick]
 
 It takes under 10 minutes on 2 cores; --quick, which only tests the benchmark, about one. What is compared is run by
-turns, in one process, and given as the median and, in brackets, the fastest and the slowest. The numbers also go into
-results.json, section 'benchmark' ('benchmark quick'). Linux and macOS."""
+turns, in one process, and given as the median and, in brackets, the least and the greatest. The numbers also go into
+results.json, section 'benchmark' (not those of --quick, which mean nothing). Linux and macOS."""
 import contextlib
 import json
 import math
 import os
 import platform
+import resource
+import shutil
 import statistics
 import subprocess
 import sys
@@ -60,6 +62,14 @@ def table(name, head, rows):
 def spread(values, form='{:,.0f}'):
     """'median (least to most)'."""
     return '{} ({} to {})'.format(*(form.format(f(values)) for f in (statistics.median, min, max)))
+
+
+def peak(pid='self'):
+    """The most memory that a process has had so far, in MB. (On Linux getrusage() would count the parent's as well.)"""
+    if sys.platform == 'linux':
+        return int(Path(f'/proc/{pid}/status').read_text().split('VmHWM:')[1].split()[0]) / 1024
+    usage = resource.getrusage(resource.RUSAGE_SELF if pid == 'self' else resource.RUSAGE_CHILDREN)
+    return usage.ru_maxrss / 2 ** 20
 
 
 def by_turns(functions, repeats, warm=2):
@@ -174,18 +184,16 @@ def share_of_rate(speeds):
 
 
 CHILD = '''
-import json, resource, sys, time
+import json, sys, time
 sys.path.insert(0, {tests!r})
-import torch, numpy, tqdm, pathlib, program
-unit = 1 if sys.platform == 'darwin' else 1024
-peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+import pathlib, program
+from benchmark import our_step, peak
 before, start = peak(), time.perf_counter()
 g = program.load(pathlib.Path({path!r}))
 load, loaded = time.perf_counter() - start, peak()
 steps = []
 if {steps}:
-    import benchmark
-    step = benchmark.our_step(g)
+    step = our_step(g)
     for _ in range({steps}):
         start = time.perf_counter(); step(); steps.append(time.perf_counter() - start)
 print(json.dumps([load, loaded - before, sorted(steps)[len(steps) // 2] if steps else 0, peak() - loaded]))
@@ -256,12 +264,14 @@ def watch(path, command=(), **env):
     start = time.perf_counter()
     process = subprocess.Popen([sys.executable, *command, str(path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                                env={**os.environ, 'PYTHONUNBUFFERED': '1', **env})
-    lines = [(time.perf_counter() - start, line.decode()) for line in process.stdout]
+    lines, most = [], 0
+    for line in process.stdout:
+        lines.append((time.perf_counter() - start, line.decode()))
+        with contextlib.suppress(OSError, IndexError):  # it may have ended
+            most = max(most, peak(process.pid))
     errors = process.stderr.read().decode()
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    assert process.returncode == 0, errors
-    return lines, usage.ru_maxrss / (1024 if sys.platform != 'darwin' else 2 ** 20)
+    assert process.wait() == 0, errors
+    return lines, most or peak(process.pid)
 
 
 def seconds_to(lines, beginning):
@@ -363,10 +373,11 @@ def main():
         for section in (scaling, sampling, start_up, processes, large_text, bfloat16):
             section()
     finally:
-        program.shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
     seconds = round(time.perf_counter() - start)
     print(f'\n{seconds} seconds in all')
-    results.write('benchmark quick' if QUICK else 'benchmark', {'machine': machine(), 'seconds': seconds, **measured})
+    if not QUICK:
+        results.write('benchmark', {'machine': machine(), 'seconds': seconds, **measured})
 
 
 if __name__ == '__main__':
