@@ -40,7 +40,7 @@ GROUPS = {
     'ReLU, additions, copies': ('clamp_min', 'relu', 'threshold_backward', 'aten::add', 'aten::copy_', 'aten::cat',
                                 'aten::sum', 'aten::fill_', 'aten::clone', 'embedding', 'aten::index', 'aten::mul'),
 }
-folder = Path(tempfile.mkdtemp(prefix='benchmark'))
+folder = Path(tempfile.gettempdir(), f'benchmark-{os.getpid()}')
 measured = {}
 
 
@@ -367,6 +367,7 @@ def machine():
 def main():
     """Everything, in order."""
     start = time.perf_counter()
+    folder.mkdir()
     print(f'## Benchmark{" (quick: the numbers mean nothing)" if QUICK else ""}\n\n{machine()}')
     try:
         share_of_rate(against_textbook())

@@ -111,9 +111,8 @@ def edited(name, source, steps=None):
         raise ValueError(f'experiment {name}: {error}') from None
     if name != 'baseline' and code(result) == code(source):
         raise ValueError(f'experiment {name}: it changes nothing')
-    steps, all_steps = steps or max(1, cpu(source, 'max_iters') // 3), cpu(source, 'max_iters')
-    interval = max(1, cpu(source, 'eval_interval') * steps // all_steps)
-    return program.edit(result, device='cpu', max_iters=steps, eval_interval=interval)
+    steps = steps or max(1, cpu(source, 'max_iters') // 3)
+    return program.edit(result, device='cpu', max_iters=steps, eval_interval=max(1, steps // 4))
 
 
 def key(source, text):
@@ -182,6 +181,7 @@ def run_all(tasks, jobs):
         pool.shutdown(wait=False, cancel_futures=True)
         for process in multiprocessing.active_children():
             process.kill()
+            process.join()
         raise
     pool.shutdown()
 

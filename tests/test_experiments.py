@@ -22,6 +22,7 @@ def apart(tmp_path, monkeypatch):
     """Results go to a file of the test's own; one thread and a narrow terminal make the tiny runs faster."""
     monkeypatch.setattr(results, 'PATH', tmp_path / 'results.json')
     monkeypatch.setenv('COLUMNS', '5')
+    monkeypatch.setenv('OMP_NUM_THREADS', '1')
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
