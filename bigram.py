@@ -54,7 +54,7 @@ def encode_text(s):
     return torch.from_numpy(np.concatenate([table[np.frombuffer(piece, dtype='<u4')] for piece in pieces]))
 
 try:
-    data = encode_text(text).to(device)
+    data = encode_text(text).to(torch.device(device))
     data[0].item()  # some devices prove unfit only when a number is asked back
 except Exception as error:
     sys.exit(f"device = {device!r} cannot be used here ({str(error).splitlines()[0]}); 'cpu' always can")

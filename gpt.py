@@ -13,7 +13,7 @@ from pathlib import Path
 if __name__ == '__main__':  # Ctrl-C ends the program without a fuss, even while torch is loading
     signal.signal(signal.SIGINT, lambda *_: sys.exit(130))
 import numpy as np
-import torch, torch.nn as nn, torch.nn.functional as F
+import torch, torch.distributed as dist, torch.nn as nn, torch.nn.functional as F
 from tqdm import tqdm
 
 # ---- Hyperparameters: the numbers that we choose, as opposed to those the model learns. Skim them now; the code that
@@ -78,7 +78,7 @@ def encode_text(s):
     return torch.from_numpy(np.concatenate([table[np.frombuffer(piece, dtype='<u4')] for piece in pieces]))
 
 try:
-    data = encode_text(text).to(device)
+    data = encode_text(text).to(torch.device(device))
     data[0].item()  # some devices prove unfit only when a number is asked back
 except Exception as error:
     sys.exit(f"device = {device!r} cannot be used here ({str(error).splitlines()[0]}); 'cpu' always can")
@@ -224,7 +224,7 @@ rank, world_size = int(os.environ.get('RANK', 0)), int(os.environ.get('WORLD_SIZ
 def over_all(tensor, operation):
     """`tensor` reduced over all processes by `operation`, 'SUM' or 'MAX'; each of them gets the result."""
     if world_size > 1:
-        torch.distributed.all_reduce(tensor, getattr(torch.distributed.ReduceOp, operation))
+        dist.all_reduce(tensor, getattr(dist.ReduceOp, operation))
     return tensor
 
 @torch.no_grad()
@@ -307,7 +307,7 @@ def save(state, first):
         os.replace(temporary, checkpoint)
         return True
     except (OSError, RuntimeError, ValueError) as error:  # torch raises a RuntimeError when the disk is full
-        temporary.unlink(missing_ok=True)
+        temporary.is_file() and temporary.unlink()
         if first:
             stop(f'{checkpoint} cannot be written ({error}); see to its folder, or change checkpoint_path', 1)
         tqdm.write(f'gpt.py: warning: {checkpoint} not saved ({error}); training goes on', file=sys.stderr)
@@ -342,11 +342,10 @@ def train(state):
         signals.append(number)
     signal.signal(signal.SIGINT, on_signal), signal.signal(signal.SIGTERM, on_signal)
     say = tqdm.write if rank == 0 else lambda line: None
-    say(f'{device}: {sum(map(torch.numel, model.parameters())):,} parameters, text {len(text):,}, alphabet {vocab_size}')
+    say(f'{device}: {sum(map(torch.numel, model.parameters())):,} parameters, text {len(text)}, alphabet {vocab_size}')
     bar = tqdm(total=max_iters, initial=first_step, disable=True if rank else None, leave=False,
                unit=' characters', unit_scale=batch_size * block_size)
-    began, shown, saved = time.time(), 0.0, True
-    health = 0.0  # the last numbers that were looked at; no longer finite when the training has gone wrong
+    began, shown, saved, health = time.time(), 0.0, True, 0.0  # health: a sum that is not finite if something is wrong
     for step in range(first_step, max_iters + 1):
         # All must leave at the same step: one that went on would wait for ever for the others' gradients.
         stopped_by = over_all(torch.tensor(max(signals, default=0)), 'MAX').item()
@@ -397,8 +396,9 @@ if __name__ == '__main__':
         if sys.argv[1:]:
             stop(f'takes no arguments, such as {sys.argv[1]!r}: edit the lines at the top of the file', 2)
         check_settings()
-        if world_size > 1:
-            torch.distributed.init_process_group('cpu:gloo,cuda:nccl' if gpu else 'gloo')
+        if world_size > 1:  # after a restart by torchrun, the keys of the processes that died must not be found
+            keys = dist.PrefixStore(os.environ['TORCHELASTIC_RESTART_COUNT'], next(dist.rendezvous('env://'))[0])
+            dist.init_process_group('cpu:gloo,cuda:nccl' if gpu else 'gloo', store=keys, rank=rank, world_size=world_size)
         for path in (previous, checkpoint)[resume:]:  # a new run must not replace a file that is not ours
             state = load_checkpoint(path) if path.exists() else None
         finished = resume and state and state['iteration'] == state['settings']['max_iters']
@@ -408,7 +408,7 @@ if __name__ == '__main__':
         if rank == 0 and exit_code != 128 + signal.SIGTERM:
             print(prompt + sample(model, max_new_tokens))
         if world_size > 1:
-            torch.distributed.destroy_process_group()
+            dist.destroy_process_group()
         sys.exit(exit_code)
     except (OSError, RuntimeError, MemoryError) as error:
         if 'memory' in repr(error).lower():

@@ -81,6 +81,7 @@ def measure(text, **settings):
             'characters': len(module.text), 'alphabet': module.vocab_size,
             'parameters': sum(parameter.numel() for parameter in model.parameters()), 'steps': module.max_iters,
             'loss': loss, 'bits': loss / math.log(2), 'curve': curve(output),
+            'training_seconds': int(re.search(r'^best val loss .*, (\d+) seconds$', output, flags=re.MULTILINE)[1]),
             'best_step': int(re.search(r'^best val loss \S+ at step (\d+)', output, flags=re.MULTILINE)[1]),
             'words': share(written, words(module.text)),
             'words_in_training': share(written, words(module.text[:len(module.train_data)])),

@@ -1,4 +1,4 @@
-"""The article's mistakes: each is put back into a copy of the program, and a check that our program passes has to fail."""
+"""The article's mistakes: each is put back into a copy of the program, and a check that ours passes has to fail."""
 import contextlib
 import io
 import math
@@ -16,8 +16,8 @@ import program
 
 TEXT = (program.ROOT / 'input.txt').read_text(encoding='utf-8')[:30_000]
 SETTINGS = {
-    'gpt.py': dict(device='cpu', block_size=16, n_embd=32, n_head=2, n_layer=1, batch_size=8, max_iters=4, warmup_iters=1,
-                   dropout=0.0, eval_interval=2, eval_iters=3, max_new_tokens=20),
+    'gpt.py': dict(device='cpu', block_size=16, n_embd=32, n_head=2, n_layer=1, batch_size=8, max_iters=4,
+                   warmup_iters=1, dropout=0.0, eval_interval=2, eval_iters=3, max_new_tokens=20),
     'bigram.py': dict(device='cpu', batch_size=8, max_iters=4, max_new_tokens=20)}
 STEP = re.compile(r'step (\d+): train loss (\d+\.\d{4}), val loss (\d+\.\d{4})')
 
@@ -84,7 +84,7 @@ def check_model_on_device(path):
     module = load(path)
     module.device = 'meta'
 
-    def optimizer(parameters, **options):
+    def optimizer(parameters, *others, **options):
         raise Seen({parameter.device.type for parameter in parameters})
     with mock.patch('torch.optim.AdamW', optimizer), pytest.raises(Seen) as seen:
         module.train(*[None] * module.train.__code__.co_argcount)
@@ -200,18 +200,19 @@ def check_losses(path):
 MISTAKES = [
     ('no text read', 'gpt.py', '\n    text = (folder', '\n    _ = (folder', check_text, NameError),
     ('no text read', 'bigram.py', '\n    text = (folder', '\n    _ = (folder', check_text, NameError),
-    ('alphabet of the first 1000 characters', 'gpt.py', 'sorted(set(text))', 'sorted(set(text[:1000]))', check_text, Exception),
+    ('alphabet of the first 1000 characters', 'gpt.py', 'sorted(set(text))', 'sorted(set(text[:1000]))',
+     check_text, Exception),
     ('get_batch uses train', 'gpt.py', 'part = train_data if', 'part = train if', check_batches, TypeError),
     ('get_batch uses train', 'bigram.py', 'part = train_data if', 'part = train if', check_batches, TypeError),
     ('val_data not defined', 'gpt.py', '\ntrain_data, val_data =', '\ntrain_data, _ =', check_batches, NameError),
     ('val_data not defined', 'bigram.py', '\ntrain_data, val_data =', '\ntrain_data, _ =', check_batches, NameError),
     ('data never split', 'gpt.py', '\ntrain_data, val_data =', '\ntrain_data, val_data = data, data  #', check_batches,
      AssertionError),
-    ('data never split', 'bigram.py', '\ntrain_data, val_data =', '\ntrain_data, val_data = data, data  #', check_batches,
-     AssertionError),
+    ('data never split', 'bigram.py', '\ntrain_data, val_data =', '\ntrain_data, val_data = data, data  #',
+     check_batches, AssertionError),
     ('sizes not defined where get_batch uses them', 'gpt.py', '\nblock_size =', '\nblock =', check_batches, NameError),
-    ('batches not moved to the device', 'gpt.py', 'encode_text(text).to(device)', 'encode_text(text)', check_data_on_device,
-     AssertionError),
+    ('batches not moved to the device', 'gpt.py', 'encode_text(text).to(device)', 'encode_text(text)',
+     check_data_on_device, AssertionError),
     ('batches not moved to the device', 'bigram.py', 'encode_text(text).to(device)', 'encode_text(text)',
      check_data_on_device, AssertionError),
     ('model not moved to the device', 'gpt.py', '(seed)\n    model = GPTLanguageModel().to(device)',
@@ -226,11 +227,12 @@ MISTAKES = [
     ('proj takes C1 whatever the heads give', 'gpt.py', 'nn.Linear(num_heads * head_size, n_embd)',
      'nn.Linear(n_embd, n_embd)', check_heads, RuntimeError),
     ('head count that does not divide', 'gpt.py', 'if n_embd % n_head:', 'if False:', check_head_count, AssertionError),
-    ('dropout made and not used', 'gpt.py', 'return self.dropout(self.proj(out))', 'return self.proj(out)', check_dropout,
-     AssertionError),
+    ('dropout made and not used', 'gpt.py', 'return self.dropout(self.proj(out))', 'return self.proj(out)',
+     check_dropout, AssertionError),
     ('targets without a default', 'gpt.py', 'def forward(self, idx, targets=None)', 'def forward(self, idx, targets)',
      check_forward, TypeError),
-    ('targets without a default', 'bigram.py', 'def forward(self, idx, targets=None)', 'def forward(self, idx, targets)',
+    ('targets without a default', 'bigram.py', 'def forward(self, idx, targets=None)',
+     'def forward(self, idx, targets)',
      check_forward, TypeError),
     ('targets without a default, in generate', 'bigram.py', 'def forward(self, idx, targets=None)',
      'def forward(self, idx, targets)', check_generate, TypeError),
@@ -238,19 +240,28 @@ MISTAKES = [
      'return logits if targets is None else logits.flatten(0, 1), None if', check_forward, AssertionError),
     ('logits in another shape with targets', 'bigram.py', 'return logits, None if',
      'return logits if targets is None else logits.flatten(0, 1), None if', check_forward, AssertionError),
-    ('targets that lie apart in memory', 'gpt.py', 'targets.flatten()', 'targets.view(-1)', check_forward, RuntimeError),
-    ('model never made', 'gpt.py', '(seed)\n    model = GPTLanguageModel().to(device)', '(seed)', check_gpt_output, NameError),
-    ('model never made', 'bigram.py', '\n    model = BigramLanguageModel().to(device)', '', check_bigram_output, NameError),
-    ('bigram never trained', 'bigram.py', '        optimizer.step()\n        scheduler.step()\n', '', check_losses, AssertionError),
-    ('learning_rate not used', 'gpt.py', 'lr=learning_rate', 'lr=3e-4', check_losses, AssertionError),
+    ('targets that lie apart in memory', 'gpt.py', 'targets.flatten()', 'targets.view(-1)',
+     check_forward, RuntimeError),
+    ('model never made', 'gpt.py', '(seed)\n    model = GPTLanguageModel().to(device)', '(seed)',
+     check_gpt_output, NameError),
+    ('model never made', 'bigram.py', '\n    model = BigramLanguageModel().to(device)', '',
+     check_bigram_output, NameError),
+    ('bigram never trained', 'bigram.py', '        optimizer.step()\n        scheduler.step()\n', '',
+     check_losses, AssertionError),
+    ('learning_rate not used', 'gpt.py', 'model.parameters(), learning_rate,', 'model.parameters(), 3e-4,',
+     check_losses, AssertionError),
     ('learning_rate not used', 'bigram.py', 'lr=learning_rate', 'lr=3e-4', check_losses, AssertionError),
     ('no seed', 'gpt.py', 'torch.manual_seed(seed)\n    model', 'model', check_losses, AssertionError),
-    ('no evaluation', 'gpt.py', 'evaluating = not stopped_by and', 'evaluating = False and', check_gpt_output, TypeError),
-    ('eval_iters not used', 'gpt.py', 'for _ in range(eval_iters)', 'for _ in range(1)', check_eval_iters, AssertionError),
-    ('evaluation with dropout', 'gpt.py', '\n    model.eval()\n', '\n', check_evaluation_without_dropout, AssertionError),
+    ('no evaluation', 'gpt.py', 'evaluating = not stopped_by and', 'evaluating = False and',
+     check_gpt_output, TypeError),
+    ('eval_iters not used', 'gpt.py', 'for _ in range(eval_iters)', 'for _ in range(1)',
+     check_eval_iters, AssertionError),
+    ('evaluation with dropout', 'gpt.py', '\n    model.eval()\n', '\n',
+     check_evaluation_without_dropout, AssertionError),
     ('a line at every step', 'gpt.py', '_, loss = network(', 'print(step); _, loss = network(',
      check_gpt_output, TypeError),
-    ('nothing sampled', 'gpt.py', 'print(prompt + sample(model, max_new_tokens))', 'pass', check_gpt_output, AssertionError),
+    ('nothing sampled', 'gpt.py', 'print(prompt + sample(model, max_new_tokens))', 'pass',
+     check_gpt_output, AssertionError),
     ('nothing sampled', 'bigram.py', '    print(decode_list(model', '    (decode_list(model', check_bigram_output,
      AssertionError),
     ('generation with gradients', 'gpt.py', '    @torch.no_grad()', '', check_generate, AssertionError),

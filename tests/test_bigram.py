@@ -151,7 +151,8 @@ def test_chinese(tmp_path):
 
 def test_windows_line_ends_and_another_folder_make_no_difference(tmp_path):
     outputs = []
-    for name, text in (('unix', ENGLISH.encode()), ('windows', b'\xef\xbb\xbf' + ENGLISH.replace('\n', '\r\n').encode())):
+    windows = b'\xef\xbb\xbf' + ENGLISH.replace('\n', '\r\n').encode()
+    for name, text in (('unix', ENGLISH.encode()), ('windows', windows)):
         folder = tmp_path / name
         folder.mkdir()
         outputs.append(quick(folder, text, cwd=folder if name == 'unix' else tmp_path).stdout)

@@ -28,7 +28,7 @@ def cpu_gpt(tmp_path_factory):
 
 @pytest.fixture(scope='session')
 def numbered(tmp_path_factory):
-    """gpt.py on a text of 400 different characters in their order, some beyond 16 bits: each one's number is its place."""
+    """gpt.py on a text of 400 different characters in order, some beyond 16 bits: each one's number is its place."""
     text = ''.join(map(chr, [*range(0x20, 0x7f), *range(0x400, 0x500), *range(0x1f600, 0x1f600 + 49)]))
     assert len(text) == 400
     settings = program.TINY | dict(block_size=7, batch_size=64)
@@ -84,7 +84,8 @@ def numpy_model(state, idx, n_head, n_layer):
     x = p['token_embedding_table.weight'][idx] + p['position_embedding_table.weight'][:len(idx)]
     for b in (f'blocks.{layer}.' for layer in range(n_layer)):
         normed = numpy_layer_norm(x, p[b + 'ln1.weight'], p[b + 'ln1.bias'])
-        heads = [numpy_attention(*(normed @ p[f'{b}sa.heads.{head}.{name}.weight'].T for name in ('query', 'key', 'value')))
+        heads = [numpy_attention(*(normed @ p[f'{b}sa.heads.{head}.{name}.weight'].T
+                                   for name in ('query', 'key', 'value')))
                  for head in range(n_head)]
         x = x + np.concatenate(heads, -1) @ p[b + 'sa.proj.weight'].T + p[b + 'sa.proj.bias']
         normed = numpy_layer_norm(x, p[b + 'ln2.weight'], p[b + 'ln2.bias'])
@@ -305,8 +306,8 @@ def test_the_gpus_model_is_the_articles(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda *_: (0, 0))
     path = program.copy(tmp_path, device='cpu', gpu=True)
     gpt = program.load(path)
-    articles = dict(batch_size=64, block_size=256, max_iters=5000, eval_interval=500, learning_rate=3e-4, eval_iters=200,
-                    n_embd=384, n_head=6, n_layer=6, dropout=0.2)
+    articles = dict(batch_size=64, block_size=256, max_iters=5000, eval_interval=500, learning_rate=3e-4,
+                    eval_iters=200, n_embd=384, n_head=6, n_layer=6, dropout=0.2)
     assert {name: getattr(gpt, name) for name in articles} == articles
     with torch.device('meta'):
         model = gpt.GPTLanguageModel()
@@ -447,7 +448,8 @@ def test_at_temperature_0_generate_is_greedy(gpt, model, length):
     assert not torch.equal(model.generate(idx, 30, temperature=1.0, generator=generator()), expected)
 
 
-@pytest.mark.parametrize('temperature, top_k', [(1.0, 0), (0.5, 0), (2.0, 0), (1.0, 3), (0.7, 2), (1.0, 65), (1.0, 1000)])
+@pytest.mark.parametrize(
+    'temperature, top_k', [(1.0, 0), (0.5, 0), (2.0, 0), (1.0, 3), (0.7, 2), (1.0, 65), (1.0, 1000)])
 def test_characters_come_as_often_as_they_should(gpt, model, temperature, top_k):
     draws = 20_000
     idx = tokens(gpt, 1, 3)

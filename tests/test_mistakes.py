@@ -145,7 +145,7 @@ def test_no_advice_that_would_not_work(tmp_path, value):
 @pytest.mark.parametrize('settings', [
     dict(top_k=10**6), dict(top_k=1, temperature=0), dict(temperature=1e-300), dict(temperature=1000),
     dict(warmup_iters=10**6), dict(warmup_iters=0), dict(eval_interval=10**6), dict(dropout=0), dict(max_new_tokens=0),
-    dict(weight_decay=0), dict(beta2=0), dict(learning_rate=1e-9, grad_clip=1e9), dict(fast_attention=False),
+    dict(weight_decay=0), dict(beta2=0.001), dict(learning_rate=1e-9, grad_clip=1e9), dict(fast_attention=False),
     dict(n_head=1, n_layer=1, n_embd=1, block_size=1, batch_size=1, max_iters=1, eval_interval=1)],
     ids=lambda s: ' '.join(s))
 def test_settings_at_their_limits(tmp_path, settings):

@@ -24,8 +24,8 @@ def make(folder, slow=True, **settings):
     path = program.copy(folder, **{**SETTINGS, **settings})
     if slow:
         source = path.read_text(encoding='utf-8')
-        source = program.replace(source, '        scheduler.step()\n', '        scheduler.step()\n        time.sleep(0.04)\n')
-        path.write_text(source, encoding='utf-8')
+        line = '        scheduler.step()\n'
+        path.write_text(program.replace(source, line, f'{line}        time.sleep(0.04)\n'), encoding='utf-8')
     return path
 
 
@@ -42,8 +42,8 @@ def finish(process, code=0, timeout=60):
     try:
         out, err = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:
-        subprocess.run(['pkill', '-KILL', '-P', str(process.pid)])
-        process.kill()
+        process.terminate()  # torchrun kills its processes 30 seconds later
+        process.communicate(timeout=60)
         raise
     assert process.returncode == code if code is not None else process.returncode != 0, (process.returncode, out, err)
     return out, err

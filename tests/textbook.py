@@ -1,5 +1,5 @@
-"""The textbook version: the article's GPT with its mistakes mended and nothing made faster. Every head is a module of its
-own with its scores written out, and the heads run one by one. Parameters have the article's names."""
+"""The textbook version: the article's GPT with its mistakes mended and nothing made faster. Every head is a module of
+its own with its scores written out, and the heads run one by one. Parameters have the article's names."""
 import torch
 import torch.nn as nn
 from torch.nn import functional as F

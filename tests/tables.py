@@ -1,0 +1,175 @@
+"""Write the tables of README.md from results.json, between the comments that mark their places.
+
+    python tests/tables.py
+"""
+import math
+import re
+import statistics
+
+import experiments
+import program
+import results
+
+PAGE = program.ROOT / 'README.md'
+SHAKESPEARE = 'tiny shakespeare'
+
+
+def fence(text):
+    """`text` as a block of plain text."""
+    return f'```text\n{text.rstrip()}\n```'
+
+
+def rows(head, lines):
+    """A Markdown table."""
+    return '\n'.join('| ' + ' | '.join(map(str, row)) + ' |' for row in [head, ['---'] * len(head), *lines])
+
+
+def mean(runs, key='val'):
+    """The mean over the seeds of an experiment."""
+    return statistics.mean(run[key] for run in runs.values())
+
+
+def worth(r, name):
+    """The validation loss of an experiment and its distance from the baseline, in words."""
+    loss, base = mean(r['experiments'][name]), mean(r['experiments']['baseline'])
+    return f'{loss:.3f} in place of {base:.3f}'
+
+
+def sample(r):
+    return fence(r['default']['input.txt']['sample'][:400].strip('\n'))
+
+
+def screen(r):
+    run = r['default']['input.txt']
+    first, last = run['curve'][0], run['curve'][-1]
+    line = 'step {}: train loss {:.4f}, val loss {:.4f}'
+    best = min(run['curve'], key=lambda step: step[2])
+    return fence('\n'.join([
+        f"{run['device']}: {run['parameters']:,} parameters, text {run['characters']}, alphabet {run['alphabet']}",
+        line.format(*first), r['growth']['0'], '...', line.format(*last), r['growth'][str(last[0])],
+        f"best val loss {best[2]:.4f} at step {best[0]}, {run['training_seconds']:.0f} seconds"]))
+
+
+def growth(r):
+    return rows(['steps', 'it writes'], [
+        [step, '`` ' + line.replace('|', '\\|').strip() + ' ``'] for step, line in r['growth'].items()])
+
+
+def curve(r):
+    steps = r['default']['input.txt']['curve']
+    bigram = r['ladder']['counted bigram'][1]
+    points = [f'{val:.3f}' for _, _, val in steps]
+    return '\n'.join([
+        '```mermaid', 'xychart-beta', '    title "validation loss (falling: GPT, level: counted bigram)"',
+        f'    x-axis "steps" [{", ".join(str(step) for step, _, _ in steps)}]', '    y-axis "nats per character" 1 --> 4.4',
+        f'    line [{", ".join(points)}]', f'    line [{", ".join([f"{bigram:.3f}"] * len(steps))}]', '```', '',
+        rows(['step', 'train loss', 'val loss', 'counted bigram'],
+             [[step, f'{train:.3f}', f'{val:.3f}', f'{bigram:.3f}'] for step, train, val in steps])])
+
+
+def table_of_experiments(r):
+    text = experiments.table(r['experiments'])
+    blind = next(iter(r['experiments']['no-mask'].values()))['sample'].replace('\n', ' / ')
+    return (f'{text}\n\nWithout the mask the loss falls through the floor and means nothing: every place reads off the '
+            f'character that it is to predict. When it has to write there is nothing to read off: `` {blind.strip()} ``')
+
+
+def results_table(r):
+    return rows(['text', 'seconds', 'loss over the whole validation text', 'bits per character', 'best step',
+                 'words of the sample that occur in the text'], [
+        [name, f"{run['seconds']:.0f} ({', '.join(f'{s:.0f}' for s in run['all_seconds'])})", f"{run['loss']:.3f}",
+         f"{run['bits']:.2f}", run['best_step'], f"{run['words']:.1%}"]
+        for name, run in ((name, r['default'][name]) for name in ('input.txt', SHAKESPEARE))])
+
+
+def ladder(r):
+    steps = r['ladder']
+    named = [('knowing nothing (ln 65)', steps['knowing nothing'][1]),
+             ('letter frequencies', steps['letter frequencies'][1]), ('counted bigram', steps['counted bigram'][1]),
+             ('trained bigram', steps['trained bigram'][1])]
+    packed = [(f'{name}, a compressor', value['nats']) for name, value in r['compressors']['input.txt'].items()]
+    ours = [('GPT with one head (n_head = 1)', steps['one head'][1]), ('the default GPT', r['default']['input.txt']['loss'])]
+    lines = [[name, f'{nats:.3f}', f'{nats / math.log(2):.3f}'] for name, nats in named + packed + ours]
+    return rows(['predictor', 'nats per character', 'bits per character'],
+                [*lines, ["the article's GPT, on a GPU", 'not measured', 'not measured']])
+
+
+def benchmark(r):
+    parts = [f"{r['benchmark']['machine']}; {r['benchmark']['seconds']} seconds in all."]
+    for name, value in r['benchmark'].items():
+        if name not in ('machine', 'seconds'):
+            parts.append(f"**{name}**\n\n{rows(value['head'], value['rows'])}")
+    return '\n\n'.join(parts)
+
+
+def machine(r):
+    return (f"All numbers on this page are from one machine: {r['benchmark']['machine']}. Yours will be faster or slower; "
+            'losses hardly change.')
+
+
+def classroom(r):
+    run = r['classroom']
+    lines = '\n'.join(f'{name} = {value}' for name, value in run['settings'].items())
+    return (f"```python\n{lines}\n```\n\nThe whole process took {run['seconds']:.0f} seconds, for a validation loss of "
+            f"{run['loss']:.2f}; {run['words']:.0%} of the words that it writes occur in the text "
+            "(`python tests/lessons.py classroom`).")
+
+
+def article(r):
+    def test(name):
+        return f'`test_article.py`: {name}'
+    scale = f"a validation loss of {worth(r, 'wrong-scale')} ([experiments](#what-is-each-idea-worth))"
+    return rows(['the article', 'here', 'what it costs', 'the test'], ARTICLE(scale, test)) if False else rows(
+        ['the article', 'what it costs', 'the test'], [[what, cost.format(scale=scale), test(name)]
+                                                       for what, cost, name in MISTAKES])
+
+
+MISTAKES = []
+
+
+def exercises(r):
+    e, x = r['exercises'], r['experiments']
+    seeds = [run['val'] for run in x['baseline'].values()]
+    default = r['default']['input.txt']
+    base = mean(x['baseline'])
+    return '\n'.join(f'{number}. {text}' for number, text in enumerate([
+        f'**Another seed.** Change `seed` and train again (with `max_iters = {1200}` to be quick). The sample is another one, '
+        f'the loss hardly: {min(seeds):.3f} to {max(seeds):.3f} for three seeds. Differences smaller than that mean nothing.',
+        '**Temperature.** With `resume = True`, try `temperature` 0.5, 0.8, 1.0 and 1.5. Of the words that it writes '
+        + ', '.join(f'{share:.0%}' for share in e['words'].values()) + ' occur in the text. At 0 it goes round in circles: '
+        f"{e['greedy lines'][0]} different lines out of {e['greedy lines'][1]}.",
+        '**A prompt it cannot read.** Set `prompt = "Käse"`. One line tells which character the text does not have, and the '
+        'exit code is 2.',
+        f"**One head.** Set `n_head = 1`, for 1200 steps: {worth(r, 'one-head')}. The model has as many parameters as before.",
+        f"**Ten times the learning rate**, for 1200 steps: {worth(r, 'high-rate')}. And without warm-up: "
+        f"{worth(r, 'no-warm-up')}.",
+        f"**Dropout.** Set `dropout = 0.2`, for 1200 steps: {worth(r, 'dropout')}. Training is so short that there is hardly "
+        'anything to cure; compare the train loss and the val loss of the two runs.',
+        '**See the attention.** Set `fast_attention = False` and print `weights[0, 0]` before `return weights @ v`, with '
+        '`torch.set_printoptions(precision=2)`. Every row adds up to 1, everything above the diagonal is 0, and the first row '
+        'is 1, 0, 0, ...: the first character has only itself to look at.',
+        f"**Count trigrams** in bigram.py: P(next | the two before), with one added to every count. Validation loss "
+        f"{e['trigram']:.3f}; the bigram's is {r['ladder']['counted bigram'][1]:.3f}.",
+        f"**Write the loss over the whole validation text**: windows of block_size one after the other, best weights "
+        f"(`load_model()`), the mean over all characters. You should get {default['loss']:.3f} with the default run; "
+        f'`estimate_loss` looks at {40 * 24} random windows only.',
+        f"**Tie the weights**: let `lm_head.weight` be `token_embedding_table.weight`, one line in `GPTLanguageModel`. "
+        f"{default['parameters'] - e['tied']['parameters']:,} parameters fewer, and a loss of {e['tied']['loss']:.3f} after "
+        f'1200 steps in place of {base:.3f}. Why is it worse or better? Think of what the two matrices have to do.',
+    ], 1))
+
+
+TABLES = {'sample': sample, 'screen': screen, 'growth': growth, 'curve': curve, 'article': article,
+          'experiments': table_of_experiments, 'results': results_table, 'ladder': ladder, 'benchmark': benchmark,
+          'machine': machine, 'classroom': classroom, 'exercises': exercises}
+
+
+def filled(page):
+    """`page` with every table as the results give it."""
+    r = results.read()
+    return re.sub(r'<!-- table: (\w+) -->\n.*?<!-- end -->',
+                  lambda place: f'<!-- table: {place[1]} -->\n{TABLES[place[1]](r)}\n<!-- end -->', page, flags=re.DOTALL)
+
+
+if __name__ == '__main__':
+    PAGE.write_text(filled(PAGE.read_text(encoding='utf-8')), encoding='utf-8')
