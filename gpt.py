@@ -397,8 +397,8 @@ if __name__ == '__main__':
             stop(f'takes no arguments, such as {sys.argv[1]!r}: edit the lines at the top of the file', 2)
         check_settings()
         if world_size > 1:  # after a restart by torchrun, the keys of the processes that died must not be found
-            keys = dist.PrefixStore(os.environ['TORCHELASTIC_RESTART_COUNT'], next(dist.rendezvous('env://'))[0])
-            dist.init_process_group('cpu:gloo,cuda:nccl' if gpu else 'gloo', store=keys, rank=rank, world_size=world_size)
+            kv = dist.PrefixStore(os.environ['TORCHELASTIC_RESTART_COUNT'], next(dist.rendezvous('env://'))[0])
+            dist.init_process_group('cpu:gloo,cuda:nccl' if gpu else 'gloo', store=kv, rank=rank, world_size=world_size)
         for path in (previous, checkpoint)[resume:]:  # a new run must not replace a file that is not ours
             state = load_checkpoint(path) if path.exists() else None
         finished = resume and state and state['iteration'] == state['settings']['max_iters']

@@ -142,7 +142,7 @@ TAME = {  # what is more to the point for a setting, and bounded: no long runs, 
     'prompt': """'the' '\\n' '\\x00' '€' 'the '*500 ' '*16 '\\U0010ffff' 'é'""",
     'device': """'cpuu' 'cuda:99' 'CPU' 'cpu:0' 'cpu:1' 'meta' 'cuda:-1' 'gpu' 'xpu' 'xla' 5 -1""",
     'checkpoint_path':
-        """'.' '..' '/' 'missing/gpt.pt' 'input.txt' 'gpt.py' 'a'*300 'a\\x00b' 'gpt' 'gpt.pt/' 'a\\nb.pt' '\\ud800'""",
+        """'.' '..' '/' 'missing/gpt.pt' 'input.txt' 'gpt.py' 'a'*300 'a\\x00b' 'gpt' 'gpt.pt/' 'a b.pt' '\\ud800'""",
     'text_path': """'.' 'missing.txt' 'a\\x00b' 'a'*300 'gpt.py' 'input.txt/x' '/dev/null' '/proc/self/mem'"""}
 
 
@@ -150,7 +150,7 @@ def mistaken_settings(rng):
     """One to three lines at the top, with what a user may type there."""
     settings = {}
     for name in rng.sample(sorted(TAME), rng.choice([1, 1, 2, 3])):
-        values = WILD if rng.random() < 0.5 else re.findall(r"\S*'[^']*'\S*|\S+", TAME[name])
+        values = WILD if rng.random() < 0.5 else re.findall(r"[^\s']*'[^']*'\S*|\S+", TAME[name])
         settings[name] = Source(rng.choice(values))
     return settings
 
