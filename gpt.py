@@ -282,7 +282,7 @@ def load_checkpoint(path, names=()):
     try:  # with weights_only torch runs no code that a file might hold; testzip looks for damage, which torch does not
         assert zipfile.ZipFile(path).testzip() is None
         state = torch.load(path, map_location='cpu', weights_only=True)
-        there = state['settings']
+        there, _ = state['settings'], (state['iteration'], state['best']['model'])
         differ = [name for name in settings if there[name] != settings[name] and name in names]
     except Exception:  # torch has a dozen ways to complain
         stop(f'{path}: no checkpoint of this program, or damaged; left as it is. Move it or change checkpoint_path', 1)

@@ -115,16 +115,49 @@ def classroom(r):
             "(`python tests/lessons.py classroom`).")
 
 
+# What the article does, what that costs ({scale} is measured), and the test that shows it.
+MISTAKES = [
+    ('multiplies the attention scores by `C ** 0.5`; to be divided by the square root of the head size', '{scale}',
+     'scores times sqrt(C)'),
+    ('the simple self-attention before that has no scale at all', 'softmax saturates as the vectors grow',
+     'scores not scaled'),
+    ('downloads the text, and never reads it into `text`', '`NameError`', 'no text read'),
+    ('a comment takes the alphabet of "the first 1000 characters"; the line takes it of all',
+     'followed, it would be a `KeyError`', 'alphabet of the first 1000 characters'),
+    ('"Use 90% of the data for training": no line does', 'nothing to validate on', 'data never split'),
+    ('`get_batch` uses `train` and `val_data`, `block_size` and `batch_size`, which do not exist yet', '`NameError`',
+     'get_batch uses train'),
+    ('the width is `C1` in one place and `n_embd`, which does not exist, in another', '`NameError`',
+     'n_embd not defined, C1 is'),
+    ('the projection assumes that the heads add up to `C1`; nothing checks it', '`RuntimeError` in mid-run for other sizes',
+     'head count that does not divide'),
+    ("the bigram's `forward` has no default for targets, but `generate` calls it without", '`TypeError`',
+     'targets without a default, in generate'),
+    ('logits have another shape with targets than without', 'surprises whoever uses them',
+     'logits in another shape with targets'),
+    ('`targets.view` needs targets that lie in one piece', '`RuntimeError` with batches cut from one window',
+     'targets that lie apart in memory'),
+    ('`MultiHeadAttention` makes a dropout and does not use it', 'less dropout than it says', 'dropout made and not used'),
+    ('`device` is defined; neither batches nor model are moved to it', 'no GPU is used, or `RuntimeError`',
+     'model not moved to the device'),
+    ('positions are made on the global device', '`RuntimeError` if the model is elsewhere', 'positions on the global device'),
+    ('neither model is ever made', '`NameError: model`', 'model never made'),
+    ('the bigram is never trained', 'it writes noise', 'bigram never trained'),
+    ('`learning_rate` is defined, the optimizer gets `3e-4`', 'changing it changes nothing', 'learning_rate not used'),
+    ('`max_iters` in the training loop, but `eval_interval` and `eval_iters` nowhere', 'no evaluation at all', 'no evaluation'),
+    ('prints the number of every iteration', '5,000 lines that tell nothing', 'a line at every step'),
+    ('nothing is ever sampled', 'one trains for hours and sees no text', 'nothing sampled'),
+    ('`generate` keeps gradients', 'memory grows with every character', 'generation with gradients'),
+    ('`generate` runs with dropout on', 'worse samples than the model can write', 'generation with dropout'),
+    ('the seed is set for the bigram only', 'no run can be repeated', 'no seed'),
+]
+
+
 def article(r):
-    def test(name):
-        return f'`test_article.py`: {name}'
-    scale = f"a validation loss of {worth(r, 'wrong-scale')} ([experiments](#what-is-each-idea-worth))"
-    return rows(['the article', 'here', 'what it costs', 'the test'], ARTICLE(scale, test)) if False else rows(
-        ['the article', 'what it costs', 'the test'], [[what, cost.format(scale=scale), test(name)]
-                                                       for what, cost, name in MISTAKES])
-
-
-MISTAKES = []
+    """The article's mistakes."""
+    scale = f"a validation loss of {worth(r, 'wrong-scale')} (see the experiments)"
+    return rows(['the article', 'what it costs', 'the test'],
+                [[what, cost.format(scale=scale), f'`test_article.py`: "{name}"'] for what, cost, name in MISTAKES])
 
 
 def exercises(r):
