@@ -81,7 +81,7 @@ try:
     data = encode_text(text).to(torch.device(device))
     data[0].item()  # some devices prove unfit only when a number is asked back
 except Exception as error:
-    sys.exit(f"device = {device!r} cannot be used here ({str(error).splitlines()[0]}); 'cpu' always can")
+    sys.exit(f"device = {device!r} cannot be used here ({error!r:.99}); 'cpu' always can")
 # The last 10% are never learnt from: they show what is understood, and what only learnt by heart ('overfitting').
 train_data, val_data = data[:int(0.9 * len(data))], data[int(0.9 * len(data)):]
 
@@ -178,9 +178,9 @@ class GPTLanguageModel(nn.Module):
         self.ln_f = nn.LayerNorm(n_embd)
         self.lm_head = nn.Linear(n_embd, vocab_size)
         # Learning starts from small random numbers, as in GPT-2: at first all characters seem about equally likely.
-        for parameter in self.parameters():
-            if parameter.dim() > 1:
-                nn.init.normal_(parameter, std=0.02)
+        for name, parameter in self.named_parameters():
+            if 'ln' not in name:
+                nn.init.normal_(parameter, std=0.02 if parameter.dim() > 1 else 0.0)
     @torch.autocast('cuda' if gpu else 'cpu', torch.bfloat16, bfloat16 is True)  # picks what may be done in 16 bits
     def forward(self, idx, targets=None):
         """idx, targets: characters' numbers (B, T), T <= block_size. Returns (logits (B, T, vocab_size), loss). Logits
@@ -230,13 +230,13 @@ def over_all(tensor, operation):
 @torch.no_grad()
 def estimate_loss(model):
     """{'train': mean loss over eval_iters batches, 'val': the same}; always the same batches, to be comparable."""
+    was_training, means = model.training, {}
     model.eval()
-    means = {}
     for split in ('train', 'val'):
         draws = torch.Generator().manual_seed(seed)  # random numbers of its own: training does not notice
         losses = [model(*(rows[rank::world_size] for rows in get_batch(split, draws)))[1] for _ in range(eval_iters)]
         means[split] = over_all(torch.stack(losses).mean(), 'SUM').item() / world_size
-    model.train()
+    model.train(was_training)
     return means
 
 # ---- Checking and saving. Nothing here learns: it answers a slip at the top of the file with one clear line, and sees
@@ -364,8 +364,8 @@ def train(state):
                 'seconds': seconds + time.time() - began}, first=step == 0 and not state)
         if evaluating:
             say(f"step {step}: train loss {losses['train']:.4f}, val loss {losses['val']:.4f}")
-            width = shutil.get_terminal_size().columns // (2 if chars[-1] >= '\u1100' else 1) - 1  # Chinese is wide
-            say(sample(model, width).replace('\n', '\\n')[:width])
+            width = shutil.get_terminal_size().columns // (2 if chars[-1] >= '\u2e80' else 1) - 1  # Chinese is wide
+            say(''.join(char if char.isprintable() else repr(char)[1:-1] for char in sample(model, width))[:width])
         if stopped_by or step == max_iters:
             break
         _, loss = network(*[rows[rank::world_size] for rows in get_batch('train')])

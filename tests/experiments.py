@@ -88,8 +88,6 @@ EXPERIMENTS = {
     'third-of-text': ('30% of the training text', change(
         ('data[:int(0.9 * len(data))]', 'data[:int(0.3 * 0.9 * len(data))]'))),
     'dropout': ('dropout 0.2', change(dropout=0.2)),
-    'no-weight-decay': ('no weight decay', change(weight_decay=0.0)),
-    'gelu': ('GELU in place of ReLU', change(('nn.ReLU()', 'nn.GELU()'))),
 }
 
 
