@@ -23,7 +23,8 @@ def growth():
     with tempfile.TemporaryDirectory() as folder:
         path = program.copy(folder, device='cpu', eval_interval=100)
         output = program.run(path, timeout=None, env={'COLUMNS': '90'}).stdout.splitlines()
-        lines = {int(line.split()[1][:-1]): after for line, after in zip(output, output[1:]) if line.startswith('step ')}
+        lines = {int(line.split()[1][:-1]): following
+                 for line, following in zip(output, output[1:]) if line.startswith('step ')}
         return {str(step): lines[step] for step in (*GROWTH, max(lines))}
 
 

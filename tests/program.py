@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-TINY_SHAKESPEARE = ROOT.parent / 'shared' / 'data' / 'tinyshakespeare.txt'  # not part of the project; tests skip without
+TINY_SHAKESPEARE = ROOT.parent / 'shared' / 'data' / 'tinyshakespeare.txt'  # not in the project; tests skip without
 
 # A model so small that a run takes about a second after torch has been loaded.
 TINY = dict(device='cpu', block_size=16, n_embd=32, n_head=2, n_layer=2, batch_size=8, max_iters=20, eval_interval=10,
@@ -32,7 +32,7 @@ def replace(source, old, new):
 
 
 def copy(folder, name='gpt.py', text=None, **settings):
-    """A copy of the program `name` in `folder`, edited, with a text beside it (bytes, str or, by default, input.txt)."""
+    """A copy of the program `name` in `folder`, edited, with a text (bytes or str; by default input.txt) beside it."""
     folder = Path(folder)
     if text is None:
         shutil.copy(ROOT / 'input.txt', folder / 'input.txt')

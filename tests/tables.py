@@ -61,7 +61,8 @@ def curve(r):
     points = [f'{val:.3f}' for _, _, val in steps]
     return '\n'.join([
         '```mermaid', 'xychart-beta', '    title "validation loss (falling: GPT, level: counted bigram)"',
-        f'    x-axis "steps" [{", ".join(str(step) for step, _, _ in steps)}]', '    y-axis "nats per character" 1 --> 4.4',
+        f'    x-axis "steps" [{", ".join(str(step) for step, _, _ in steps)}]',
+        '    y-axis "nats per character" 1 --> 4.4',
         f'    line [{", ".join(points)}]', f'    line [{", ".join([f"{bigram:.3f}"] * len(steps))}]', '```', '',
         rows(['step', 'train loss', 'val loss', 'counted bigram'],
              [[step, f'{train:.3f}', f'{val:.3f}', f'{bigram:.3f}'] for step, train, val in steps])])
@@ -71,7 +72,8 @@ def table_of_experiments(r):
     text = experiments.table(r['experiments'])
     blind = next(iter(r['experiments']['no-mask'].values()))['sample'].replace('\n', ' / ')
     return (f'{text}\n\nWithout the mask the loss falls through the floor and means nothing: every place reads off the '
-            f'character that it is to predict. When it has to write there is nothing to read off: `` {blind.strip()} ``')
+            'character that it is to predict. When the model has to write, there is nothing to read off: '
+            f'`` {blind.strip()} ``')
 
 
 def results_table(r):
@@ -88,7 +90,8 @@ def ladder(r):
              ('letter frequencies', steps['letter frequencies'][1]), ('counted bigram', steps['counted bigram'][1]),
              ('trained bigram', steps['trained bigram'][1])]
     packed = [(f'{name}, a compressor', value['nats']) for name, value in r['compressors']['input.txt'].items()]
-    ours = [('GPT with one head (n_head = 1)', steps['one head'][1]), ('the default GPT', r['default']['input.txt']['loss'])]
+    ours = [('GPT with one head (n_head = 1)', steps['one head'][1]),
+            ('the default GPT', r['default']['input.txt']['loss'])]
     lines = [[name, f'{nats:.3f}', f'{nats / math.log(2):.3f}'] for name, nats in named + packed + ours]
     return rows(['predictor', 'nats per character', 'bits per character'],
                 [*lines, ["the article's GPT, on a GPU", 'not measured', 'not measured']])
@@ -103,8 +106,8 @@ def benchmark(r):
 
 
 def machine(r):
-    return (f"All numbers on this page are from one machine: {r['benchmark']['machine']}. Yours will be faster or slower; "
-            'losses hardly change.')
+    return (f"All numbers on this page are from one machine: {r['benchmark']['machine']}. Yours will be faster or "
+            'slower; the losses hardly change.')
 
 
 def classroom(r):
@@ -129,7 +132,7 @@ MISTAKES = [
      'get_batch uses train'),
     ('the width is `C1` in one place and `n_embd`, which does not exist, in another', '`NameError`',
      'n_embd not defined, C1 is'),
-    ('the projection assumes that the heads add up to `C1`; nothing checks it', '`RuntimeError` in mid-run for other sizes',
+    ('the projection assumes that the heads add up to `C1`; nothing checks it', '`RuntimeError` for other sizes',
      'head count that does not divide'),
     ("the bigram's `forward` has no default for targets, but `generate` calls it without", '`TypeError`',
      'targets without a default, in generate'),
@@ -137,14 +140,17 @@ MISTAKES = [
      'logits in another shape with targets'),
     ('`targets.view` needs targets that lie in one piece', '`RuntimeError` with batches cut from one window',
      'targets that lie apart in memory'),
-    ('`MultiHeadAttention` makes a dropout and does not use it', 'less dropout than it says', 'dropout made and not used'),
+    ('`MultiHeadAttention` makes a dropout and does not use it', 'less dropout than it says',
+     'dropout made and not used'),
     ('`device` is defined; neither batches nor model are moved to it', 'no GPU is used, or `RuntimeError`',
      'model not moved to the device'),
-    ('positions are made on the global device', '`RuntimeError` if the model is elsewhere', 'positions on the global device'),
+    ('positions are made on the global device', '`RuntimeError` if the model is elsewhere',
+     'positions on the global device'),
     ('neither model is ever made', '`NameError: model`', 'model never made'),
     ('the bigram is never trained', 'it writes noise', 'bigram never trained'),
     ('`learning_rate` is defined, the optimizer gets `3e-4`', 'changing it changes nothing', 'learning_rate not used'),
-    ('`max_iters` in the training loop, but `eval_interval` and `eval_iters` nowhere', 'no evaluation at all', 'no evaluation'),
+    ('`max_iters` in the training loop, but `eval_interval` and `eval_iters` nowhere', 'no evaluation at all',
+     'no evaluation'),
     ('prints the number of every iteration', '5,000 lines that tell nothing', 'a line at every step'),
     ('nothing is ever sampled', 'one trains for hours and sees no text', 'nothing sampled'),
     ('`generate` keeps gradients', 'memory grows with every character', 'generation with gradients'),
@@ -161,34 +167,35 @@ def article(r):
 
 
 def exercises(r):
-    e, x = r['exercises'], r['experiments']
+    """Ten exercises, each with what there is to see."""
+    e, x, default = r['exercises'], r['experiments'], r['default']['input.txt']
     seeds = [run['val'] for run in x['baseline'].values()]
-    default = r['default']['input.txt']
-    base = mean(x['baseline'])
+    words = [f'{share:.0%}' for share in e['words'].values()]
+    different, lines = e['greedy lines']
+    fewer = default['parameters'] - e['tied']['parameters']
     return '\n'.join(f'{number}. {text}' for number, text in enumerate([
-        f'**Another seed.** Change `seed` and train again (with `max_iters = {1200}` to be quick). The sample is another one, '
-        f'the loss hardly: {min(seeds):.3f} to {max(seeds):.3f} for three seeds. Differences smaller than that mean nothing.',
+        '**Another seed.** Change `seed` and train again (with `max_iters = 1200` to be quick). The sample is another, '
+        f'the loss hardly: {min(seeds):.3f} to {max(seeds):.3f} for three seeds. A smaller difference means nothing.',
         '**Temperature.** With `resume = True`, try `temperature` 0.5, 0.8, 1.0 and 1.5. Of the words that it writes '
-        + ', '.join(f'{share:.0%}' for share in e['words'].values()) + ' occur in the text. At 0 it goes round in circles: '
-        f"{e['greedy lines'][0]} different lines out of {e['greedy lines'][1]}.",
-        '**A prompt it cannot read.** Set `prompt = "Käse"`. One line tells which character the text does not have, and the '
-        'exit code is 2.',
-        f"**One head.** Set `n_head = 1`, for 1200 steps: {worth(r, 'one-head')}. The model has as many parameters as before.",
+        f'{", ".join(words)} occur in the text. At 0 it goes round in circles: {different} different lines of {lines}.',
+        '**A prompt that it cannot read.** Set `prompt = "Käse"`. One line tells which character the text does not '
+        'have; the exit code is 2.',
+        f"**One head.** Set `n_head = 1`, for 1200 steps: {worth(r, 'one-head')}. The number of parameters stays.",
         f"**Ten times the learning rate**, for 1200 steps: {worth(r, 'high-rate')}. And without warm-up: "
         f"{worth(r, 'no-warm-up')}.",
-        f"**Dropout.** Set `dropout = 0.2`, for 1200 steps: {worth(r, 'dropout')}. Training is so short that there is hardly "
-        'anything to cure; compare the train loss and the val loss of the two runs.',
-        '**See the attention.** Set `fast_attention = False` and print `weights[0, 0]` before `return weights @ v`, with '
-        '`torch.set_printoptions(precision=2)`. Every row adds up to 1, everything above the diagonal is 0, and the first row '
-        'is 1, 0, 0, ...: the first character has only itself to look at.',
-        f"**Count trigrams** in bigram.py: P(next | the two before), with one added to every count. Validation loss "
+        f"**Dropout.** Set `dropout = 0.2`, for 1200 steps: {worth(r, 'dropout')}. Compare the train loss with the val "
+        'loss in both runs: in so short a training there is hardly any learning by heart to cure.',
+        '**See the attention.** Set `fast_attention = False` and print `weights[0, 0]` before `return weights @ v`, '
+        'with `torch.set_printoptions(precision=2)`. Every row adds up to 1, all above the diagonal is 0, and the '
+        'first row is 1, 0, 0, ...: the first character has only itself to look at.',
+        '**Count trigrams** in bigram.py: P(next | the two before), with one added to every count. Validation loss: '
         f"{e['trigram']:.3f}; the bigram's is {r['ladder']['counted bigram'][1]:.3f}.",
-        f"**Write the loss over the whole validation text**: windows of block_size one after the other, best weights "
-        f"(`load_model()`), the mean over all characters. You should get {default['loss']:.3f} with the default run; "
-        f'`estimate_loss` looks at {40 * 24} random windows only.',
-        f"**Tie the weights**: let `lm_head.weight` be `token_embedding_table.weight`, one line in `GPTLanguageModel`. "
-        f"{default['parameters'] - e['tied']['parameters']:,} parameters fewer, and a loss of {e['tied']['loss']:.3f} after "
-        f'1200 steps in place of {base:.3f}. Why is it worse or better? Think of what the two matrices have to do.',
+        '**Write the loss over the whole validation text**: windows of block_size one after the other, best weights '
+        f"(`load_model()`), the mean over all characters. With the default run you should get {default['loss']:.3f}; "
+        '`estimate_loss` looks at random windows only.',
+        '**Tie the weights**: let `lm_head.weight` be `token_embedding_table.weight`, one line in `GPTLanguageModel`. '
+        f"{fewer:,} parameters fewer, and after 1200 steps a loss of {e['tied']['loss']:.3f} in place of "
+        f"{mean(x['baseline']):.3f}. What do the two tables have to do, and is it the same?",
     ], 1))
 
 
@@ -200,8 +207,8 @@ TABLES = {'sample': sample, 'screen': screen, 'growth': growth, 'curve': curve, 
 def filled(page):
     """`page` with every table as the results give it."""
     r = results.read()
-    return re.sub(r'<!-- table: (\w+) -->\n.*?<!-- end -->',
-                  lambda place: f'<!-- table: {place[1]} -->\n{TABLES[place[1]](r)}\n<!-- end -->', page, flags=re.DOTALL)
+    return re.sub(r'(<!-- table: (\w+) -->\n).*?(<!-- end -->)',
+                  lambda place: f'{place[1]}{TABLES[place[2]](r)}\n{place[3]}', page, flags=re.DOTALL)
 
 
 if __name__ == '__main__':

@@ -101,6 +101,15 @@ def test_the_articles_worked_examples(gpt):
     assert gpt.data[:9].tolist() == [18, 47, 56, 57, 58, 1, 15, 47, 58]
 
 
+@pytest.mark.skipif(not program.TINY_SHAKESPEARE.is_file(), reason="the article's text is not part of the project")
+def test_the_articles_text(tmp_path):
+    """Tiny Shakespeare, put in as input.txt, gives the numbers that the article prints."""
+    module = program.load(program.copy(tmp_path, text=program.TINY_SHAKESPEARE.read_bytes(), device='cpu'))
+    assert module.vocab_size == 65 and len(module.text) == 1_115_394
+    assert module.encode_string('hello') == [46, 43, 50, 50, 53]
+    assert module.data[:9].tolist() == [18, 47, 56, 57, 58, 1, 15, 47, 58]
+
+
 def test_the_text_is_the_one_it_should_be(gpt):
     digest = hashlib.sha256((program.ROOT / 'input.txt').read_bytes()).hexdigest()
     assert digest == '99956689838e2d6e51754660cfc8c454d8252c6b4d196e286f05bf2a32c8a9cb'
