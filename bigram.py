@@ -19,7 +19,7 @@ text_path = 'input.txt'  # the text to learn from, any UTF-8 text (a relative pa
 block_size = 8  # characters in a piece of text
 batch_size = 256  # pieces of text that one step learns from
 max_iters = 3000  # steps
-learning_rate = 0.1  # how far the first step moves the table's numbers; the last hardly does
+learning_rate = 0.1  # about how far the first step moves each number in the table; the last, a hundredth of that
 max_new_tokens = 300  # characters in the sample
 seed = 1337  # where all random numbers start: the same seed gives the same run
 
@@ -38,7 +38,7 @@ char_to_index = {char: index for index, char in enumerate(chars)}
 index_to_char = {index: char for index, char in enumerate(chars)}
 
 def encode_string(s):
-    """The numbers of the characters of `s`, a list. ValueError if the text does not have them all."""
+    """The list of the numbers of the characters of `s`. ValueError if one of them does not occur in the text."""
     unknown = ''.join(sorted(set(s) - set(chars)))
     if unknown:
         raise ValueError(f'{unknown!r} does not occur in {text_path}, so there is no number for it')
@@ -58,12 +58,12 @@ try:
     data[0].item()  # some devices prove unfit only when a number is asked back
 except Exception as error:
     sys.exit(f"device = {device!r} cannot be used here ({error!r:.99}); 'cpu' always can")
-# The last 10% are never learnt from: they show what is understood, and what only learnt by heart ('overfitting').
+# The last 10% are for checking only: whoever learns the rest by heart ('overfitting') predicts these badly.
 train_data, val_data = data[:int(0.9 * len(data))], data[int(0.9 * len(data)):]
 
 def get_batch(split, generator=None):
-    """Random pieces of the 'train' or 'val' text: inputs x and targets y, both (batch_size, block_size). y is x one
-    character on: y[b, t] is what follows x[b, :t + 1]. `generator` makes the random numbers (None: torch's own)."""
+    """Random pieces of the 'train' or 'val' text: inputs x and targets y, both (batch_size, block_size). y is x shifted
+    by one: y[b, t] is the character after x[b, :t + 1]. `generator` makes the random numbers (None: torch's own)."""
     part = train_data if split == 'train' else val_data
     start = torch.randint(len(part) - block_size, (batch_size, 1), generator=generator)
     window = part[(start + torch.arange(block_size + 1)).to(device)].long()  # (batch_size, block_size + 1)
@@ -76,20 +76,22 @@ def count_pairs(part):
     return torch.bincount(pairs, minlength=vocab_size ** 2).view(vocab_size, vocab_size)
 
 def mean_loss(probs, counts):
-    """The loss of all language models, cross-entropy: the mean of -ln(the probability, P(next | this) in `probs`, given
-    to the character that really came next); ln(vocab_size) if one knows nothing, 0 if one is sure and right."""
+    """The loss of all language models, cross-entropy: the mean of -ln(p), p being the probability that `probs` gave to
+    the character that really came: ln(vocab_size) if all seem equally likely, 0 if one is sure and right."""
+    # probs has a row for each `this`, or one row that serves all. A pair that occurs n times counts n times.
     seen = counts > 0
     return -(counts[seen] * probs.expand_as(counts)[seen].log()).sum().item() / counts.sum().item()
 
 # ---- Learning the same table. ----
 class BigramLanguageModel(nn.Module):
-    """A table of learnt numbers, (vocab_size, vocab_size): in row `this`, a score for each possible next character."""
+    """A table of learnt numbers, (vocab_size, vocab_size): in row `this`, a score for each possible next character.
+    An nn.Module keeps account of the learnt numbers in it; calling it, model(x), runs its forward(x)."""
     def __init__(self):
         super().__init__()
-        self.token_embedding = nn.Embedding(vocab_size, vocab_size)  # an embedding looks up rows by their numbers
+        self.token_embedding = nn.Embedding(vocab_size, vocab_size)  # a table: given row numbers, it returns the rows
     def forward(self, idx, targets=None):
         """idx, targets: characters' numbers (B, T), B pieces of T. Returns (logits (B, T, vocab_size), loss). Logits
-        are scores; softmax, e to the power of each over the sum of all these, makes them probabilities."""
+        are scores. Softmax makes probabilities of them: e to the power of each, over the sum of all these."""
         logits = self.token_embedding(idx)  # (B, T, vocab_size)
         return logits, None if targets is None else F.cross_entropy(logits.flatten(0, 1), targets.flatten())
     @torch.no_grad()  # nothing is learnt here, so torch need not note down how each number came about
@@ -97,27 +99,28 @@ class BigramLanguageModel(nn.Module):
         """Continue idx (B, T) by characters drawn one by one: (B, T + max_new_tokens)."""
         for _ in range(max_new_tokens):
             logits, _ = self(idx[:, -1:])  # (B, 1, vocab_size): only the last character matters
-            idx_next = torch.multinomial(F.softmax(logits[:, -1], dim=-1), num_samples=1)  # (B, 1)
+            idx_next = torch.multinomial(F.softmax(logits[:, -1], dim=-1), num_samples=1)  # (B, 1): drawn by lot
             idx = torch.cat((idx, idx_next), dim=1)  # (B, T + 1)
         return idx
 
 def train():
     """A trained BigramLanguageModel."""
     model = BigramLanguageModel().to(device)
-    # AdamW moves each number against its gradient, the slope of the loss, in steps of the gradient's usual size.
+    # The gradient says for each number in the table how fast the loss rises as it grows. AdamW moves each number the
+    # other way, by about the learning rate at most, steep or not. The rate falls, so that the end is fine work.
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.0)
     scheduler = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.01, max_iters)
     for _ in tqdm(range(max_iters), disable=None, leave=False):
-        _, loss = model(*get_batch('train'))
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # the gradients
+        _, loss = model(*get_batch('train'))  # how wrong is the model now?
+        optimizer.zero_grad(set_to_none=True)  # forget the last step's gradient: backward() adds to what is there
+        loss.backward()  # the new gradient: for every number in the table, the slope of the loss
         optimizer.step()
         scheduler.step()
     return model
 
 def main():
     """Predict, count, learn, sample, compare."""
-    if hasattr(sys.stdout, 'reconfigure'):  # it has not in a notebook
+    if hasattr(sys.stdout, 'reconfigure'):  # a notebook's stdout has no such method
         sys.stdout.reconfigure(encoding='utf-8', errors='replace')
     if vocab_size > 5000:
         sys.exit(f'{text_path}: {vocab_size} different characters; above 5000 the table gets too large')
@@ -139,10 +142,11 @@ def main():
     start = torch.zeros((1, 1), dtype=torch.long, device=device)
     print(decode_list(model.generate(start, max_new_tokens)[0, 1:].tolist()))
 
-    # A pair that occurs only in the validation text had probability 0, an infinite loss; so 1 is added to all counts.
-    letters, nothing = train_counts.sum(0), torch.full((vocab_size,), 1 / vocab_size, device=device)
+    # A pair that never occurs in the training text has probability 0; if the validation text has it, the loss is
+    # infinite. So 1 is added to every count before the validation column is computed.
+    letters, uniform = train_counts.sum(0), torch.full((vocab_size,), 1 / vocab_size, device=device)
     print('\nloss                  training  validation')
-    for name, on_train, on_val in (('knowing nothing', nothing, nothing),
+    for name, on_train, on_val in (('knowing nothing', uniform, uniform),
                                    ('letter frequencies', letters / letters.sum(), (letters + 1) / (letters + 1).sum()),
                                    ('counted bigram', counted, (train_counts + 1) / (total + vocab_size)),
                                    ('trained bigram', learnt, learnt)):

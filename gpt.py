@@ -5,38 +5,40 @@
 
 It takes about two minutes on a laptop's CPU; on a CUDA GPU it trains a far larger model. Now and then it prints how
 well it predicts the text (the loss: lower is better) and a line that it writes: watch noise turn into speech. The run
-is saved in gpt.pt; with `resume = True` the program goes on with it or, when it is finished, only writes a new sample.
-To experiment, change a number below. To understand, read on: nothing is used before it is explained.
+is saved in gpt.pt; with `resume = True` the program goes on with it or, if it is finished, only prints a sample again.
+To experiment, change a number below. To understand, read on: each idea is explained where the code first needs it.
 """
 import copy, math, os, shutil, signal, sys, time, zipfile, zlib
 from pathlib import Path
 if __name__ == '__main__':  # Ctrl-C ends the program without a fuss, even while torch is loading
     signal.signal(signal.SIGINT, lambda *_: sys.exit(130))
+    if sys.argv[1:] in (['--help'], ['-h']):
+        sys.exit(print(__doc__))
 import numpy as np
 import torch, torch.distributed as dist, torch.nn as nn, torch.nn.functional as F
 from tqdm import tqdm
 
-# ---- Hyperparameters: the numbers that we choose, as opposed to those the model learns. Skim them now; the code that
-# uses one explains it. Where a line has two values, the first is for a CUDA GPU, the second for everything else. ----
+# ---- Hyperparameters: the numbers that we choose; those that the model learns are its parameters. Skim them: the code
+# that uses one explains it. Where a line has two values, the first is for a CUDA GPU, the second for all else. ----
 device = 'cuda' if torch.cuda.is_available() else 'cpu'  # where to compute: 'cpu', 'cuda', 'cuda:1', 'mps' (Apple), ...
 gpu = 'cuda' in str(device)  # chooses between the two values
 block_size = 256 if gpu else 64  # the context: how many characters the model looks at to predict the next one
 n_embd = 384 if gpu else 128  # how many numbers stand for a character inside the model
-n_head = 6 if gpu else 4  # attention heads in a block
-n_layer = 6 if gpu else 2  # blocks
-dropout = 0.2 if gpu else 0.0  # share of the numbers that are zeroed at random in training
+n_head = 6 if gpu else 4  # attention heads in a block: as many looks, each of its own kind, at the text before
+n_layer = 6 if gpu else 2  # blocks, one after the other: each works over the numbers of every character
+dropout = 0.2 if gpu else 0.0  # share of the numbers zeroed at random in training, so that none becomes indispensable
 batch_size = 64 if gpu else 24  # pieces of text that one training step learns from
 max_iters = 5000 if gpu else 3600  # training steps
-learning_rate = 3e-4 if gpu else 5e-3  # how far a step moves the parameters, at its highest
+learning_rate = 3e-4 if gpu else 5e-3  # about how far a step may move each parameter, at its highest
 warmup_iters = 100  # steps in which the learning rate rises to that, before it falls to zero
-beta2 = 0.99  # how much of the past AdamW keeps in its estimate of the gradients' size
+beta2 = 0.99  # AdamW, which makes the steps, keeps a running mean of the gradients' size: the share kept at each step
 weight_decay = 0.1  # how strongly AdamW draws the parameters towards zero
-grad_clip = 1.0  # the longest gradient that a step may follow
+grad_clip = 1.0  # a gradient (all slopes of the loss, see 'Training') longer than this is shortened to this
 eval_interval = 500 if gpu else 400  # steps from one evaluation to the next
 eval_iters = 200 if gpu else 40  # batches in one evaluation, for each part of the text
 seed = 1337  # where all random numbers start: the same seed gives the same run
 fast_attention = True  # attention by torch's own function; False: by the formula written out below
-bfloat16 = gpu and torch.cuda.is_bf16_supported(False)  # 16-bit products; some CPUs gain, if the above is False
+bfloat16 = gpu and torch.cuda.is_bf16_supported(False)  # multiply in 16 bits (on a CPU, try it with the above False)
 text_path = 'input.txt'  # the text to learn from, any UTF-8 text (this path and the next start at this file's folder)
 checkpoint_path = 'gpt.pt'  # where the run is saved
 resume = False  # True: go on with the saved run, or only sample if it is finished
@@ -44,7 +46,7 @@ prompt = ''  # how the sample begins
 max_new_tokens = 500  # how many characters follow the prompt
 temperature = 0.8  # daring: 0 always takes the likeliest character, 1 keeps the model's own probabilities
 top_k = 0  # choose among the k likeliest characters only; 0: among all
-if device == 'cuda':  # under torchrun (see 'Many processors') every process takes a GPU of its own
+if device == 'cuda':  # of several processes (see 'Many processors') each takes a GPU of its own
     device = f'cuda:{os.environ.get("LOCAL_RANK", 0)}'
 
 # ---- Text to numbers: a model computes with numbers, so each different character of the text gets one. ----
@@ -62,7 +64,7 @@ char_to_index = {char: index for index, char in enumerate(chars)}
 index_to_char = {index: char for index, char in enumerate(chars)}
 
 def encode_string(s):
-    """The numbers of the characters of `s`, a list. ValueError if the text does not have them all."""
+    """The list of the numbers of the characters of `s`. ValueError if one of them does not occur in the text."""
     unknown = ''.join(sorted(set(s) - set(chars)))
     if unknown:
         raise ValueError(f'{unknown!r} does not occur in {text_path}, so there is no number for it')
@@ -82,42 +84,42 @@ try:
     data[0].item()  # some devices prove unfit only when a number is asked back
 except Exception as error:
     sys.exit(f"device = {device!r} cannot be used here ({error!r:.99}); 'cpu' always can")
-# The last 10% are never learnt from: they show what is understood, and what only learnt by heart ('overfitting').
+# The last 10% are for checking only: whoever learns the rest by heart ('overfitting') predicts these badly.
 train_data, val_data = data[:int(0.9 * len(data))], data[int(0.9 * len(data)):]
 
 def get_batch(split, generator=None):
-    """Random pieces of the 'train' or 'val' text: inputs x and targets y, both (batch_size, block_size). y is x one
-    character on: y[b, t] is what follows x[b, :t + 1]. `generator` makes the random numbers (None: torch's own)."""
+    """Random pieces of the 'train' or 'val' text: inputs x and targets y, both (batch_size, block_size). y is x shifted
+    by one: y[b, t] is the character after x[b, :t + 1]. `generator` makes the random numbers (None: torch's own)."""
     part = train_data if split == 'train' else val_data
     start = torch.randint(len(part) - block_size, (batch_size, 1), generator=generator)
     window = part[(start + torch.arange(block_size + 1)).to(device)].long()  # (batch_size, block_size + 1)
     return window[:, :-1], window[:, 1:]
 
-# ---- Attention: how a character takes in what stands before it. In the shapes to the right B is the batch (pieces of
+# ---- Attention: how a character takes in what stands before it. In shapes such as (B, T, C), B is the batch (pieces of
 # text), T the time (places in a piece), C the channels (the n_embd numbers for the character at a place). ----
 def attention(q, k, v, p=0.0):
     """Causal scaled dot-product attention (Vaswani et al., 2017): q, k, v (..., T, head_size) -> (..., T, head_size).
-    Every place asks a question (its query), wears a label (its key) and holds some content (its value). It takes in the
-    values of the places up to its own, each in the measure in which the key there answers its query. p: for dropout."""
+    Each place has head_size numbers to ask with (its query), to be found by (its key) and to tell (its value). It gets
+    a mean of the values up to its own place, with more weight where the key fits its query better. p: for dropout."""
     if fast_attention:  # the same in one call. To experiment with the lines below, set fast_attention = False
         return F.scaled_dot_product_attention(q, k, v, dropout_p=p, is_causal=True)
     head_size = q.shape[-1]
-    # The dot product says how well key j answers query i. Divided by sqrt(head_size) the scores stay around 1, however
-    # long the vectors are; among large scores softmax would give one place all the weight, and learning would stall.
+    # How well key j fits query i: the sum of the products of their numbers (the dot product). The more numbers, the
+    # larger; so we divide by sqrt(head_size): large scores give one place all the weight, and learning would stall.
     scores = q @ k.transpose(-2, -1) * head_size ** -0.5  # (..., T, T)
-    # The causal mask: what comes later must not be seen, for it is what we predict.
-    later = torch.ones_like(scores, dtype=torch.bool).triu(1)
+    # The causal mask: the score of every later place becomes -inf, no weight at all, for it is what we must predict.
+    later = torch.ones_like(scores, dtype=torch.bool).triu(1)  # True above the diagonal, where place j > i
     scores = scores.masked_fill(later, float('-inf'))
-    # Softmax turns numbers into positive shares of 1: e to the power of each, over the sum of all these. e^-inf is 0.
+    # Softmax turns scores into positive weights that add up to 1: e to the power of each, over the sum of all these.
     weights = F.softmax(scores, dim=-1)
-    weights = F.dropout(weights, p)  # zeroes a share p of them at random, in training: the model must not lean on one
+    weights = F.dropout(weights, p)  # in training zeroes a share p at random: the model must not lean on one place
     return weights @ v  # (..., T, T) @ (..., T, head_size) -> (..., T, head_size)
 
 class Head(nn.Module):
-    """One head of self-attention, (B, T, C) -> (B, T, head_size). 'Self': q, k and v are made from the same x."""
-    def __init__(self, head_size):
+    """One head: an attention with its own matrices, (B, T, C) -> (B, T, head_size). 'Self': q, k, v all come from x."""
+    def __init__(self, head_size):  # an nn.Module keeps account of the parameters in it; calling it runs forward()
         super().__init__()
-        # Linear(a, b) multiplies by a matrix of learnt numbers (parameters): a numbers at each place become b numbers.
+        # Linear(n, m): a matrix of parameters makes m numbers out of the n at each place (bias: and adds m more).
         self.key = nn.Linear(n_embd, head_size, bias=False)
         self.query = nn.Linear(n_embd, head_size, bias=False)
         self.value = nn.Linear(n_embd, head_size, bias=False)
@@ -125,7 +127,7 @@ class Head(nn.Module):
         return attention(self.query(x), self.key(x), self.value(x), dropout if self.training else 0.0)
 
 class MultiHeadAttention(nn.Module):
-    """Heads side by side, each free to look for something else, (B, T, C) -> (B, T, C)."""
+    """Several heads side by side, each free to look for something different, (B, T, C) -> (B, T, C)."""
     def __init__(self, num_heads, head_size):
         super().__init__()
         self.heads = nn.ModuleList([Head(head_size) for _ in range(num_heads)])
@@ -153,9 +155,9 @@ class FeedForward(nn.Module):
         return self.net(x)
 
 class Block(nn.Module):
-    """Attention, then feed-forward, (B, T, C) -> (B, T, C). Both are residual: they add to x instead of replacing it,
-    so that what is learnt at the top reaches the bottom undiluted. Both read x through a layer norm: the numbers at
-    each place scaled to mean 0 and variance 1 (then times and plus learnt ones), so that they do not grow and grow."""
+    """Attention, then feed-forward, (B, T, C) -> (B, T, C). Both are residual: they add to x and do not replace it, so
+    that even the first block has a direct way to the output. Both read x through a layer norm, which keeps numbers in
+    range: at each place they are brought to mean 0 and variance 1, then multiplied and shifted by parameters."""
     def __init__(self, n_embd, n_head):
         super().__init__()
         self.sa = MultiHeadAttention(n_head, n_embd // n_head)
@@ -177,15 +179,15 @@ class GPTLanguageModel(nn.Module):
         self.blocks = nn.Sequential(*[Block(n_embd, n_head) for _ in range(n_layer)])
         self.ln_f = nn.LayerNorm(n_embd)
         self.lm_head = nn.Linear(n_embd, vocab_size)
-        # Learning starts from small random numbers, as in GPT-2: at first all characters seem about equally likely.
+        # Small random numbers to start with, as in GPT-2: at first all characters seem about equally likely.
         for name, parameter in self.named_parameters():
             if 'ln' not in name:
                 nn.init.normal_(parameter, std=0.02 if parameter.dim() > 1 else 0.0)
-    @torch.autocast('cuda' if gpu else 'cpu', torch.bfloat16, bfloat16 is True)  # picks what may be done in 16 bits
+    @torch.autocast('cuda' if gpu else 'cpu', torch.bfloat16, bfloat16 is True)  # if so, 16 bits where that is safe
     def forward(self, idx, targets=None):
         """idx, targets: characters' numbers (B, T), T <= block_size. Returns (logits (B, T, vocab_size), loss). Logits
-        are scores whose softmax is a probability for each character. The loss is the cross-entropy: the mean of -ln(the
-        probability of the character that really came next); ln(vocab_size) if one knows nothing, 0 if one is sure."""
+        are scores whose softmax is a probability for each character. The loss is the cross-entropy, the mean of -ln(the
+        probability of the character that really came): ln(vocab_size) if all seem equal, 0 if one is sure and right."""
         tok_emb = self.token_embedding_table(idx)  # (B, T, C)
         pos_emb = self.position_embedding_table(torch.arange(idx.shape[1], device=idx.device))  # (T, C)
         x = self.blocks(tok_emb + pos_emb)  # (B, T, C)
@@ -196,14 +198,14 @@ class GPTLanguageModel(nn.Module):
         """Continue idx (B, T) by characters drawn one by one: (B, T + max_new_tokens). The temperature divides the
         logits: below 1 the likely become likelier still. With top_k > 0 only the k likeliest can be drawn."""
         was_training = self.training
-        self.eval()  # dropout off
+        self.eval()  # sets self.training = False, so no dropout
         for _ in range(max_new_tokens):
-            # There are only block_size positions, so older characters are let go. (Then every character has moved to
-            # another position, which is why keys and values kept from the step before would not serve.)
+            # There are only block_size positions, so older characters are let go. (Keys and values kept from character
+            # to character, which saves time elsewhere, would not serve: from then on each one changes its position.)
             logits, _ = self(idx[:, -block_size:])
-            logits, candidates = logits[:, -1].topk(min(top_k or vocab_size, vocab_size))  # (B, k), likeliest first
-            logits = (logits - logits[:, :1]) / max(temperature, 1e-9)  # 0 for the likeliest; at 0, -inf for others
-            choice = torch.multinomial(F.softmax(logits, dim=-1), num_samples=1, generator=generator)  # (B, 1)
+            logits, candidates = logits[:, -1].float().topk(min(top_k or vocab_size, vocab_size))  # (B, k), best first
+            logits = (logits - logits[:, :1]) / max(temperature, 1e-9)  # likeliest: 0; others at temperature 0: -huge
+            choice = torch.multinomial(F.softmax(logits, dim=-1), num_samples=1, generator=generator)  # (B, 1), by lot
             idx_next = candidates.gather(1, choice)  # (B, 1)
             idx = torch.cat((idx, idx_next), dim=1)  # (B, T + 1)
         self.train(was_training)
@@ -218,11 +220,11 @@ def sample(model, length):
 
 # ---- Many processors: `torchrun --nproc_per_node=4 gpt.py` starts this program four times. Each process holds the
 # model and learns from its share of every batch; then torch averages their gradients. The mean over equal shares is the
-# mean over the batch, so all take the same step, and the one that a single process (`python gpt.py`) would take. ----
-rank, world_size = int(os.environ.get('RANK', 0)), int(os.environ.get('WORLD_SIZE', 1))
+# mean over the batch, so all take the same step, and (but for dropout's dice) that of a lone `python gpt.py`. ----
+rank, world_size = int(os.environ.get('RANK', 0)), int(os.environ.get('WORLD_SIZE', 1))  # which, of how many
 
 def over_all(tensor, operation):
-    """`tensor` reduced over all processes by `operation`, 'SUM' or 'MAX'; each of them gets the result."""
+    """`tensor` combined over all processes, by 'SUM' or 'MAX', number by number; each of them gets the result."""
     if world_size > 1:
         dist.all_reduce(tensor, getattr(dist.ReduceOp, operation))
     return tensor
@@ -296,8 +298,8 @@ def load_model():
     model.load_state_dict(load_checkpoint(checkpoint, [*shape, '# alphabet'])['best']['model'])
     return model.eval()
 def save(state, first):
-    """Write the checkpoint and return whether it worked; the `first` time it has to, and renames the last run's. The
-    new one is written beside the old one and takes its name when complete: a kill at any instant leaves one whole."""
+    """Write the checkpoint; return whether that worked. `first`: it must, and an older run's file is renamed. The new
+    one is written beside the old one and takes its name when complete: a kill at any instant leaves one whole."""
     temporary = checkpoint.parent / f'{checkpoint.name}.tmp'
     try:
         torch.save(state, temporary)
@@ -318,9 +320,9 @@ def train(state):
     """Train a new model, or go on from a checkpoint's `state`. Returns the model and the program's exit code."""
     torch.manual_seed(seed)
     model = GPTLanguageModel().to(device)
-    # AdamW (Loshchilov and Hutter, 2019) moves each parameter against its gradient, the slope of the loss, in steps of
-    # the gradient's usual size; it also draws parameters towards zero. The learning rate warms up, while AdamW has seen
-    # too few gradients to know their size, and then falls to zero, so that the end is fine work.
+    # The gradient says for each parameter how fast the loss rises as it grows. AdamW (Loshchilov & Hutter, 2019) moves
+    # each the other way, by about the learning rate at most, steep or not, and draws it a little towards zero. The rate
+    # warms up while AdamW gets to know the gradients' usual size, and then falls to zero, so that the end is fine work.
     adamw = torch.optim.AdamW(model.parameters(), learning_rate, (0.9, beta2), weight_decay=weight_decay, fused=True)
     warmup = max(1, min(warmup_iters, max_iters))
     scheduler = torch.optim.lr_scheduler.LambdaLR(adamw, lambda i: min((i + 1) / warmup, 1 - i / max_iters))
@@ -346,9 +348,9 @@ def train(state):
     bar = tqdm(total=max_iters, initial=first_step, disable=True if rank else None, leave=False,
                unit=' characters', unit_scale=batch_size * block_size)
     began, shown, saved, health = time.time(), 0.0, True, 0.0  # health: a sum that is not finite if something is wrong
-    for step in range(first_step, max_iters + 1):
+    for step in range(first_step, max_iters + 1):  # the round at max_iters only evaluates and saves
         # All must leave at the same step: one that went on would wait for ever for the others' gradients.
-        stopped_by = over_all(torch.tensor(max(signals, default=0)), 'MAX').item()
+        stopped_by = over_all(torch.tensor(max(signals, default=0)), 'MAX').item() * (step < max_iters)
         evaluating = not stopped_by and (step % eval_interval == 0 or step == max_iters)
         if evaluating:
             losses = estimate_loss(model)
@@ -368,11 +370,11 @@ def train(state):
             say(''.join(char if char.isprintable() else repr(char)[1:-1] for char in sample(model, width))[:width])
         if stopped_by or step == max_iters:
             break
-        _, loss = network(*[rows[rank::world_size] for rows in get_batch('train')])
-        adamw.zero_grad(set_to_none=True)
-        loss.backward()  # the gradient of the loss with respect to every parameter
-        norm = nn.utils.clip_grad_norm_(model.parameters(), grad_clip)
-        adamw.step()
+        _, loss = network(*[rows[rank::world_size] for rows in get_batch('train')])  # how wrong is the model now?
+        adamw.zero_grad(set_to_none=True)  # forget the last step's gradient: backward() adds to what is there
+        loss.backward()  # the new gradient: for every parameter, the slope of the loss
+        norm = nn.utils.clip_grad_norm_(model.parameters(), grad_clip)  # its length, before it was cut to grad_clip
+        adamw.step()  # moves every parameter
         scheduler.step()
         bar.update()
         if rank == 0 and (time.time() - shown > 0.5 or signals):  # not at each step: reading a number makes a GPU wait
@@ -382,24 +384,22 @@ def train(state):
     if stopped_by:
         say(f'stopped at step {step}' + '; resume = True goes on from there' * saved)
         return model, 128 + stopped_by if saved else 1
-    signals.append(0)  # everything is saved: from now on the first one ends the program
+    signals.append(0)  # everything is saved: from now on one Ctrl-C ends the program
     say(f"best val loss {best['loss']:.4f} at step {best['step']}, {seconds + time.time() - began:.0f} seconds")
     model.load_state_dict(best['model'])
     return model, 0 if saved else 1
 
 if __name__ == '__main__':
     try:
-        if hasattr(sys.stdout, 'reconfigure'):  # it has not in a notebook
+        if hasattr(sys.stdout, 'reconfigure'):  # a notebook's stdout has no such method
             sys.stdout.reconfigure(encoding='utf-8', errors='replace')
-        if sys.argv[1:] in (['--help'], ['-h']):
-            sys.exit(print(__doc__))
         if sys.argv[1:]:
             stop(f'takes no arguments, such as {sys.argv[1]!r}: edit the lines at the top of the file', 2)
         check_settings()
-        if world_size > 1:  # after a restart by torchrun, the keys of the processes that died must not be found
-            kv = dist.PrefixStore(os.environ['TORCHELASTIC_RESTART_COUNT'], next(dist.rendezvous('env://'))[0])
+        if world_size > 1:  # after a restart, what the dead processes left in torchrun's store must not be found
+            kv = dist.PrefixStore(os.environ.get('TORCHELASTIC_RESTART_COUNT', '0'), next(dist.rendezvous('env://'))[0])
             dist.init_process_group('cpu:gloo,cuda:nccl' if gpu else 'gloo', store=kv, rank=rank, world_size=world_size)
-        for path in (previous, checkpoint)[resume:]:  # a new run must not replace a file that is not ours
+        for path in (previous, checkpoint)[resume:]:  # both, for a new run: it must not replace a file that is not ours
             state = load_checkpoint(path) if path.exists() else None
         finished = resume and state and state['iteration'] == state['settings']['max_iters']
         if resume and rank == 0:
@@ -417,4 +417,4 @@ if __name__ == '__main__':
             error = f'the model in {checkpoint} is not the one that this file defines; set resume = False'
         elif not isinstance(error, OSError):
             raise
-        stop(error, 1)
+        sys.exit(f'gpt.py: {error}')
