@@ -345,8 +345,8 @@ def train(state):
     signal.signal(signal.SIGINT, on_signal), signal.signal(signal.SIGTERM, on_signal)
     say = tqdm.write if rank == 0 else lambda line: None
     say(f'{device}: {sum(map(torch.numel, model.parameters())):,} parameters, text {len(text)}, alphabet {vocab_size}')
-    bar = tqdm(total=max_iters, initial=first_step, disable=True if rank else None, leave=False,
-               unit=' characters', unit_scale=batch_size * block_size)
+    bar = tqdm(total=max_iters, initial=first_step, disable=True if rank else None, leave=False, unit=' characters',
+               unit_scale=batch_size * block_size, bar_format='{l_bar}{bar}| {remaining} left, {rate_fmt}{postfix}')
     began, shown, saved, health = time.time(), 0.0, True, 0.0  # health: a sum that is not finite if something is wrong
     for step in range(first_step, max_iters + 1):  # the round at max_iters only evaluates and saves
         # All must leave at the same step: one that went on would wait for ever for the others' gradients.
