@@ -4,7 +4,10 @@ what the exercises should show. Saved in results.json.
     python tests/lessons.py                 all
     python tests/lessons.py growth ladder   only these (there are growth, ladder, classroom and exercises)
 """
+import atexit
+import functools
 import re
+import shutil
 import sys
 import tempfile
 
@@ -18,14 +21,22 @@ GROWTH = (0, 100, 300, 1000, 2000)  # the steps that the page shows; the last st
 CLASSROOM = dict(n_embd=64, learning_rate=0.01, max_iters=800, eval_interval=200)
 
 
+@functools.cache
+def trained():
+    """The default run with an evaluation every 100 steps, which changes nothing in the training: module, output."""
+    folder = tempfile.mkdtemp()
+    atexit.register(shutil.rmtree, folder)
+    path = program.copy(folder, device='cpu', eval_interval=100)
+    output = program.run(path, timeout=None, env={'COLUMNS': '90'}).stdout
+    return program.load(path), output
+
+
 def growth():
-    """{step: the line that the default run writes then}: an evaluation more changes nothing in the training."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = program.copy(folder, device='cpu', eval_interval=100)
-        output = program.run(path, timeout=None, env={'COLUMNS': '90'}).stdout.splitlines()
-        lines = {int(line.split()[1][:-1]): following
-                 for line, following in zip(output, output[1:]) if line.startswith('step ')}
-        return {str(step): lines[step] for step in (*GROWTH, max(lines))}
+    """{step: the line that the default run writes then}."""
+    output = trained()[1].splitlines()
+    lines = {int(line.split()[1][:-1]): following
+             for line, following in zip(output, output[1:]) if line.startswith('step ')}
+    return {str(step): lines[step] for step in (*GROWTH, max(lines))}
 
 
 def ladder():
@@ -54,19 +65,16 @@ def trigram_loss(data, split, size):
 
 def exercises():
     """What there is to see in the exercises that neither the default run nor an experiment shows."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = program.copy(folder, device='cpu')
-        program.run(path, timeout=None)
-        module = program.load(path)
-        model = module.load_model()
-        words = {}
-        for module.temperature in (0.5, 0.8, 1.0, 1.5):
-            written = [word for piece in measure.write_pieces(module, model) for word in measure.words(piece)]
-            words[str(module.temperature)] = measure.share(written, measure.words(module.text))
-        module.temperature = 0.0
-        greedy = module.sample(model, 1000)
-        lines = [line for line in greedy.split('\n') if line]
-        trigram = trigram_loss(module.data.long(), len(module.train_data), module.vocab_size)
+    module = trained()[0]
+    model = module.load_model()
+    words = {}
+    for module.temperature in (0.5, 0.8, 1.0, 1.5):
+        written = [word for piece in measure.write_pieces(module, model) for word in measure.words(piece)]
+        words[str(module.temperature)] = measure.share(written, measure.words(module.text))
+    module.temperature = 0.0
+    greedy = module.sample(model, 1000)
+    lines = [line for line in greedy.split('\n') if line]
+    trigram = trigram_loss(module.data.long(), len(module.train_data), module.vocab_size)
     with tempfile.TemporaryDirectory() as folder:
         path = program.copy(folder, device='cpu', max_iters=1200, eval_interval=200)
         line = '        self.lm_head = nn.Linear(n_embd, vocab_size)\n'
