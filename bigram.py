@@ -57,7 +57,7 @@ try:
     data = encode_text(text).to(torch.device(device))
     data[0].item()  # some devices prove unfit only when a number is asked back
 except Exception as error:
-    sys.exit(f"device = {device!r} cannot be used here ({error!r:.99}); 'cpu' always can")
+    sys.exit(f"device = {device!r} cannot be used here ({str(error).partition(chr(10))[0]:.99}); 'cpu' always can")
 # The last 10% are for checking only: whoever learns the rest by heart ('overfitting') predicts these badly.
 train_data, val_data = data[:int(0.9 * len(data))], data[int(0.9 * len(data)):]
 
