@@ -52,7 +52,7 @@ def screen(r):
 
 def growth(r):
     return rows(['steps', 'it writes'], [
-        [step, '`` ' + line.replace('|', '\\|').strip() + ' ``'] for step, line in r['growth'].items()])
+        [step, '`` ' + line.replace('|', '\\|').strip() + ' ``'] for step, line in sorted(r['growth'].items(), key=lambda item: int(item[0]))])
 
 
 def curve(r):
