@@ -51,8 +51,8 @@ def screen(r):
 
 
 def growth(r):
-    return rows(['steps', 'it writes'], [
-        [step, '`` ' + line.replace('|', '\\|').strip() + ' ``'] for step, line in sorted(r['growth'].items(), key=lambda item: int(item[0]))])
+    lines = sorted(r['growth'].items(), key=lambda item: int(item[0]))
+    return rows(['steps', 'it writes'], [[step, '`` ' + line.replace('|', '\\|').strip() + ' ``'] for step, line in lines])
 
 
 def curve(r):

@@ -18,7 +18,7 @@ import program
 FIRST = r'cpu: N parameters\D+N\D+N\D*'.replace('N', r'(\d[\d,]*\b)')  # and characters of text and alphabet
 STEP = r'step (\d+): train loss (\d+\.\d{4}), val loss (\d+\.\d{4})'
 LAST = r'best val loss (\d+\.\d{4}) at step (\d+), \d+ seconds'
-GREEK = 'Μῆνιν ἄειδε, θεά,\nΠηληϊάδεω Ἀχιλῆος\n' * 40 + 'οὐλομένην, ἣ μυρί’\n' * 20
+GREEK = 'Μῆνιν ἄειδε, θεά,\nΠηληϊάδεω Ἀχιλῆος\nἣ μυρί’ ἄλγε’\n' * 30
 CHINESE = '道可道,非常道。名可名,非常名。\n無名天地之始;有名萬物之母。\n' * 30
 ENGLISH = 'Speak, friend, and enter.\n\nWho is there? Nobody, my lord.\n' * 30
 
