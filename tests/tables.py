@@ -52,7 +52,8 @@ def screen(r):
 
 def growth(r):
     lines = sorted(r['growth'].items(), key=lambda item: int(item[0]))
-    return rows(['steps', 'it writes'], [[step, '`` ' + line.replace('|', '\\|').strip() + ' ``'] for step, line in lines])
+    return rows(['steps', 'it writes'],
+                [[step, '`` ' + line.replace('|', '\\|').strip() + ' ``'] for step, line in lines])
 
 
 def curve(r):
