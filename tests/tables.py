@@ -71,7 +71,7 @@ def curve(r):
 
 def table_of_experiments(r):
     text = experiments.table(r['experiments'])
-    blind = next(iter(r['experiments']['no-mask'].values()))['sample'].replace('\n', ' / ')
+    blind = next(iter(r['experiments']['no-mask'].values()))['sample'][:20].replace('\n', ' / ')
     return (f'{text}\n\nWithout the mask the loss falls through the floor and means nothing: every place reads off the '
             'character that it is to predict. When the model has to write, there is nothing to read off: '
             f'`` {blind.strip()} ``')
