@@ -154,7 +154,7 @@ MISTAKES = [
      'no evaluation'),
     ('prints the number of every iteration', '5,000 lines that tell nothing', 'a line at every step'),
     ('nothing is ever sampled', 'one trains for hours and sees no text', 'nothing sampled'),
-    ('`generate` keeps gradients', 'memory grows with every character', 'generation with gradients'),
+    ('`generate` keeps gradients', 'work and memory for gradients that nobody uses', 'generation with gradients'),
     ('`generate` runs with dropout on', 'worse samples than the model can write', 'generation with dropout'),
     ('the seed is set for the bigram only', 'no run can be repeated', 'no seed'),
 ]
