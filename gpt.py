@@ -28,7 +28,7 @@ n_head = 6 if gpu else 4  # attention heads in a block: as many looks, each of i
 n_layer = 6 if gpu else 2  # blocks, one after the other: each works over the numbers of every character
 dropout = 0.2 if gpu else 0.0  # share of the numbers zeroed at random in training, so that none becomes indispensable
 batch_size = 64 if gpu else 24  # pieces of text that one training step learns from
-max_iters = 5000 if gpu else 3400  # training steps
+max_iters = 5000 if gpu else 3500  # training steps
 learning_rate = 3e-4 if gpu else 5e-3  # about how far a step may move each parameter, at its highest
 warmup_iters = 100  # steps in which the learning rate rises to that, before it falls to zero
 beta2 = 0.99  # AdamW, which makes the steps, keeps a running mean of the gradients' size: the share kept at each step
@@ -103,12 +103,12 @@ def attention(q, k, v, p=0.0):
     a mean of the values up to its own place, with more weight where the key fits its query better. p: for dropout."""
     if fast_attention:  # the same in one call. To experiment with the lines below, set fast_attention = False
         return F.scaled_dot_product_attention(q, k, v, dropout_p=p, is_causal=True)
-    head_size = q.shape[-1]
+    T, head_size = q.shape[-2:]
     # How well key j fits query i: the sum of the products of their numbers (the dot product). The more numbers, the
     # larger; so we divide by sqrt(head_size): large scores give one place all the weight, and learning would stall.
     scores = q @ k.transpose(-2, -1) * head_size ** -0.5  # (..., T, T)
     # The causal mask: the score of every later place becomes -inf, no weight at all, for it is what we must predict.
-    later = torch.ones_like(scores, dtype=torch.bool).triu(1)  # True above the diagonal, where place j > i
+    later = torch.ones(T, T, dtype=torch.bool, device=q.device).triu(1)  # True above the diagonal: place j > i
     scores = scores.masked_fill(later, float('-inf'))
     # Softmax turns scores into positive weights that add up to 1: e to the power of each, over the sum of all these.
     weights = F.softmax(scores, dim=-1)
@@ -139,8 +139,8 @@ class MultiHeadAttention(nn.Module):
         B, T, C = x.shape
         layers = [getattr(head, name) for name in ('query', 'key', 'value') for head in self.heads]
         qkv = F.linear(x, torch.cat([layer.weight for layer in layers]))  # (B, T, 3 * heads * head_size)
-        q, k, v = qkv.view(B, T, 3, len(self.heads), -1).permute(2, 0, 3, 1, 4)  # (B, heads, T, head_size) each
-        out = attention(q, k, v, dropout if self.training else 0.0)
+        q, k, v = (part.view(B, T, len(self.heads), -1).transpose(1, 2) for part in qkv.chunk(3, dim=-1))
+        out = attention(q, k, v, dropout if self.training else 0.0)  # (B, heads, T, head_size), as q, k and v are
         out = out.transpose(1, 2).reshape(B, T, -1)  # (B, T, heads * head_size)
         return self.dropout(self.proj(out))
 
