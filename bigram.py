@@ -58,7 +58,7 @@ try:
     data[0].item()  # some devices prove unfit only when a number is asked back
 except Exception as error:
     sys.exit(f"device = {device!r} cannot be used here ({str(error).partition(chr(10))[0]:.99}); 'cpu' always can")
-# The last 10% are for checking only: whoever learns the rest by heart ('overfitting') predicts these badly.
+# The last 10% are for checking only, 'validation': whoever learns the rest by heart ('overfitting') does badly there.
 train_data, val_data = data[:int(0.9 * len(data))], data[int(0.9 * len(data)):]
 
 def get_batch(split, generator=None):

@@ -22,28 +22,28 @@ from tqdm import tqdm
 # that uses one explains it. Where a line has two values, the first is for a CUDA GPU, the second for all else. ----
 device = 'cuda' if torch.cuda.is_available() else 'cpu'  # where to compute: 'cpu', 'cuda', 'cuda:1', 'mps' (Apple), ...
 gpu = 'cuda' in str(device)  # chooses between the two values
-block_size = 256 if gpu else 64  # the context: how many characters the model looks at to predict the next one
+block_size = 256 if gpu else 64  # the context: how many characters, at most, the model sees to predict the next one
 n_embd = 384 if gpu else 128  # how many numbers stand for a character inside the model
 n_head = 6 if gpu else 4  # attention heads in a block: as many looks, each of its own kind, at the text before
-n_layer = 6 if gpu else 2  # blocks, one after the other: each works over the numbers of every character
+n_layer = 6 if gpu else 2  # blocks (not those of block_size), one after the other: each works over every character
 dropout = 0.2 if gpu else 0.0  # share of the numbers zeroed at random in training, so that none becomes indispensable
 batch_size = 64 if gpu else 24  # pieces of text that one training step learns from
 max_iters = 5000 if gpu else 3500  # training steps
 learning_rate = 3e-4 if gpu else 5e-3  # about how far a step may move each parameter, at its highest
-warmup_iters = 100  # steps in which the learning rate rises to that, before it falls to zero
-beta2 = 0.99  # AdamW, which makes the steps, keeps a running mean of the gradients' size: the share kept at each step
+warmup_iters = 100  # steps in which the learning rate rises to nearly that, before it falls to zero
+beta2 = 0.99  # AdamW (see 'Training') keeps a running mean of the squared gradients: the share kept at each step
 weight_decay = 0.1  # how strongly AdamW draws the parameters towards zero
 grad_clip = 1.0  # a gradient (all slopes of the loss, see 'Training') longer than this is shortened to this
 eval_interval = 500  # steps from one evaluation to the next
 eval_iters = 200 if gpu else 25  # batches in one evaluation, for each part of the text
 seed = 1337  # where all random numbers start: the same seed gives the same run
 fast_attention = True  # attention by torch's own function; False: by the formula written out below
-bfloat16 = gpu and torch.cuda.is_bf16_supported(False)  # multiply in 16 bits (on a CPU, try it with the above False)
+bfloat16 = gpu and torch.cuda.is_bf16_supported(False)  # multiply in 16 bits (on a CPU, set fast_attention = False too)
 text_path = 'input.txt'  # the text to learn from, any UTF-8 text (this path and the next start at this file's folder)
 checkpoint_path = 'gpt.pt'  # where the run is saved
 resume = False  # True: go on with the saved run, or only sample if it is finished
 prompt = ''  # how the sample begins
-max_new_tokens = 500  # how many characters follow the prompt
+max_new_tokens = 500  # how many characters follow the prompt (token: the unit that a model reads, here a character)
 temperature = 0.8  # daring: 0 always takes the likeliest character, 1 keeps the model's own probabilities
 top_k = 0  # choose among the k likeliest characters only; 0: among all
 if device == 'cuda':  # of several processes (see 'Many processors') each takes a GPU of its own
@@ -84,7 +84,7 @@ try:
     data[0].item()  # some devices prove unfit only when a number is asked back
 except Exception as error:
     sys.exit(f"device = {device!r} cannot be used here ({str(error).partition(chr(10))[0]:.99}); 'cpu' always can")
-# The last 10% are for checking only: whoever learns the rest by heart ('overfitting') predicts these badly.
+# The last 10% are for checking only, 'validation': whoever learns the rest by heart ('overfitting') does badly there.
 train_data, val_data = data[:int(0.9 * len(data))], data[int(0.9 * len(data)):]
 
 def get_batch(split, generator=None):
@@ -107,23 +107,23 @@ def attention(q, k, v, p=0.0):
     # How well key j fits query i: the sum of the products of their numbers (the dot product). The more numbers, the
     # larger; so we divide by sqrt(head_size): large scores give one place all the weight, and learning would stall.
     scores = q @ k.transpose(-2, -1) * head_size ** -0.5  # (..., T, T)
-    # The causal mask: the score of every later place becomes -inf, no weight at all, for it is what we must predict.
+    # The causal mask: the score of every later place becomes -inf, no weight at all: there stands what we must predict.
     later = torch.ones(T, T, dtype=torch.bool, device=q.device).triu(1)  # True above the diagonal: place j > i
     scores = scores.masked_fill(later, float('-inf'))
     # Softmax turns scores into positive weights that add up to 1: e to the power of each, over the sum of all these.
     weights = F.softmax(scores, dim=-1)
-    weights = F.dropout(weights, p)  # in training zeroes a share p at random: the model must not lean on one place
+    weights = F.dropout(weights, p)  # in training zeroes a share p at random and makes up for it in the rest
     return weights @ v  # (..., T, T) @ (..., T, head_size) -> (..., T, head_size)
 
 class Head(nn.Module):
-    """One head: an attention with its own matrices, (B, T, C) -> (B, T, head_size). 'Self': q, k, v all come from x."""
+    """One head of self-attention ('self': q, k and v all come from one x): (B, T, C) -> (B, T, head_size)."""
     def __init__(self, head_size):  # an nn.Module keeps account of the parameters in it; calling it runs forward()
         super().__init__()
         # Linear(n, m): a matrix of parameters makes m numbers out of the n at each place (bias: and adds m more).
         self.key = nn.Linear(n_embd, head_size, bias=False)
         self.query = nn.Linear(n_embd, head_size, bias=False)
         self.value = nn.Linear(n_embd, head_size, bias=False)
-    def forward(self, x):
+    def forward(self, x):  # one head by itself. (self.training: is the model learning just now?)
         return attention(self.query(x), self.key(x), self.value(x), dropout if self.training else 0.0)
 
 class MultiHeadAttention(nn.Module):
@@ -134,13 +134,13 @@ class MultiHeadAttention(nn.Module):
         self.proj = nn.Linear(num_heads * head_size, n_embd)  # mixes what the heads found
         self.dropout = nn.Dropout(dropout)
     def forward(self, x):
-        # This is out = torch.cat([head(x) for head in self.heads], dim=-1), only faster: the heads' matrices laid side
-        # by side make one large matrix product, and one call of attention() runs all the heads.
+        # This is out = torch.cat([head(x) for head in self.heads], dim=-1), only faster: no head is called; their
+        # matrices, laid side by side, make one large product, and one call of attention() serves all the heads.
         B, T, C = x.shape
         layers = [getattr(head, name) for name in ('query', 'key', 'value') for head in self.heads]
         qkv = F.linear(x, torch.cat([layer.weight for layer in layers]))  # (B, T, 3 * heads * head_size)
         q, k, v = (part.view(B, T, len(self.heads), -1).transpose(1, 2) for part in qkv.chunk(3, dim=-1))
-        out = attention(q, k, v, dropout if self.training else 0.0)  # (B, heads, T, head_size), as q, k and v are
+        out = attention(q, k, v, dropout if self.training else 0.0)  # (B, heads, T, head_size), like q, k and v
         out = out.transpose(1, 2).reshape(B, T, -1)  # (B, T, heads * head_size)
         return self.dropout(self.proj(out))
 
@@ -179,11 +179,11 @@ class GPTLanguageModel(nn.Module):
         self.blocks = nn.Sequential(*[Block(n_embd, n_head) for _ in range(n_layer)])
         self.ln_f = nn.LayerNorm(n_embd)
         self.lm_head = nn.Linear(n_embd, vocab_size)
-        # Small random numbers to start with, as in GPT-2: at first all characters seem about equally likely.
+        # Small random numbers to start with (biases: 0), much as in GPT-2: all characters seem about equally likely.
         for name, parameter in self.named_parameters():
             if 'ln' not in name:
                 nn.init.normal_(parameter, std=0.02 if parameter.dim() > 1 else 0.0)
-    @torch.autocast('cuda' if gpu else 'cpu', torch.bfloat16, bfloat16 is True)  # if so, 16 bits where that is safe
+    @torch.autocast('cuda' if gpu else 'cpu', torch.bfloat16, bfloat16 is True)  # if set, 16 bits where that is safe
     def forward(self, idx, targets=None):
         """idx, targets: characters' numbers (B, T), T <= block_size. Returns (logits (B, T, vocab_size), loss). Logits
         are scores whose softmax is a probability for each character. The loss is the cross-entropy, the mean of -ln(the
@@ -200,8 +200,8 @@ class GPTLanguageModel(nn.Module):
         was_training = self.training
         self.eval()  # sets self.training = False, so no dropout
         for _ in range(max_new_tokens):
-            # There are only block_size positions, so older characters are let go. (Keys and values kept from character
-            # to character, which saves time elsewhere, would not serve: from then on each one changes its position.)
+            # There are only block_size positions, so older characters are let go. (Other programs save time by keeping
+            # keys and values. Here, past block_size, all would change at every step: each character moves one place.)
             logits, _ = self(idx[:, -block_size:])
             logits, candidates = logits[:, -1].float().topk(min(top_k or vocab_size, vocab_size))  # (B, k), best first
             logits = (logits - logits[:, :1]) / max(temperature, 1e-9)  # likeliest: 0; others at temperature 0: -huge
@@ -213,7 +213,7 @@ class GPTLanguageModel(nn.Module):
 
 def sample(model, length):
     """`length` characters that the model writes after the prompt, a string; the random numbers are always the same."""
-    start = encode_string(prompt) or [0]  # without a prompt, character number 0 stands before the first
+    start = encode_string(prompt) or [0]  # without a prompt, character number 0, not printed, stands first
     generator = torch.Generator(device).manual_seed(seed)
     idx = model.generate(torch.tensor([start], device=device), length, temperature, top_k, generator)
     return decode_list(idx[0, len(start):].tolist())
@@ -231,7 +231,7 @@ def over_all(tensor, operation):
 
 @torch.no_grad()
 def estimate_loss(model):
-    """{'train': mean loss over eval_iters batches, 'val': the same}; always the same batches, to be comparable."""
+    """{'train': mean loss over eval_iters batches, 'val': likewise}; always the same batches, to be comparable."""
     was_training, means = model.training, {}
     model.eval()
     for split in ('train', 'val'):
@@ -281,10 +281,9 @@ def check_settings():
         stop(f'prompt: {"".join(sorted(set(prompt) - set(chars)))!r} does not occur in {text_path}', 2)
 def load_checkpoint(path, names=()):
     """The dict that train() saved at `path`; of its settings, `names` must be those of this file."""
-    try:  # with weights_only torch runs no code that a file might hold; testzip looks for damage, which torch does not
-        assert zipfile.ZipFile(path).testzip() is None
-        state = torch.load(path, map_location='cpu', weights_only=True)
-        there, _ = state['settings'], (state['iteration'], state['best']['model'])
+    try:  # with weights_only torch runs no code that a file might hold; testzip finds damage that torch overlooks
+        state = None if zipfile.ZipFile(path).testzip() else torch.load(path, map_location='cpu', weights_only=True)
+        there, _ = state['settings'], (state['iteration'], state['best']['model'])  # fails for None as well
         differ = [name for name in settings if there[name] != settings[name] and name in names]
     except Exception:  # torch has a dozen ways to complain
         stop(f'{path}: no checkpoint of this program, or damaged; left as it is. Move it or change checkpoint_path', 1)
@@ -320,9 +319,9 @@ def train(state):
     """Train a new model, or go on from a checkpoint's `state`. Returns the model and the program's exit code."""
     torch.manual_seed(seed)
     model = GPTLanguageModel().to(device)
-    # The gradient says for each parameter how fast the loss rises as it grows. AdamW (Loshchilov & Hutter, 2019) moves
-    # each the other way, by about the learning rate at most, steep or not, and draws it a little towards zero. The rate
-    # warms up while AdamW gets to know the gradients' usual size, and then falls to zero, so that the end is fine work.
+    # The gradient says for each parameter how fast the loss rises with it. AdamW (Loshchilov & Hutter, 2019) moves each
+    # the other way, by the learning rate times a running mean of its gradients (share kept: 0.9) over their usual size,
+    # and draws it a little to zero. The rate warms up while that size gets known; in the end it falls, for fine work.
     adamw = torch.optim.AdamW(model.parameters(), learning_rate, (0.9, beta2), weight_decay=weight_decay, fused=True)
     warmup = max(1, min(warmup_iters, max_iters))
     scheduler = torch.optim.lr_scheduler.LambdaLR(adamw, lambda i: min((i + 1) / warmup, 1 - i / max_iters))
@@ -334,7 +333,7 @@ def train(state):
         for name, part in parts.items():
             part.load_state_dict(state[name])
         torch.set_rng_state(state['random'][0])
-        if gpu:
+        if gpu and len(state['random']) > 1:  # a run begun on a CPU has none for the GPU
             torch.cuda.set_rng_state(state['random'][-1], device)
     network = nn.parallel.DistributedDataParallel(model) if world_size > 1 else model  # averages the gradients
     signals = []  # Ctrl-C and SIGTERM are noted here, and the loop ends after its step
@@ -372,8 +371,8 @@ def train(state):
             break
         _, loss = network(*[rows[rank::world_size] for rows in get_batch('train')])  # how wrong is the model now?
         adamw.zero_grad(set_to_none=True)  # forget the last step's gradient: backward() adds to what is there
-        loss.backward()  # the new gradient: for every parameter, the slope of the loss
-        norm = nn.utils.clip_grad_norm_(model.parameters(), grad_clip)  # its length, before it was cut to grad_clip
+        loss.backward()  # backpropagation, the chain rule from the loss back to every parameter, makes the new gradient
+        norm = nn.utils.clip_grad_norm_(model.parameters(), grad_clip)  # its length; if above grad_clip, cut to that
         adamw.step()  # moves every parameter
         scheduler.step()
         bar.update()
@@ -383,7 +382,7 @@ def train(state):
     bar.close()
     if stopped_by:
         say(f'stopped at step {step}' + '; resume = True goes on from there' * saved)
-        return model, 128 + stopped_by if saved else 1
+        return model, (128 + stopped_by if saved else 1)
     signals.append(0)  # everything is saved: from now on one Ctrl-C ends the program
     say(f"best val loss {best['loss']:.4f} at step {best['step']}, {seconds + time.time() - began:.0f} seconds")
     model.load_state_dict(best['model'])
@@ -399,7 +398,7 @@ if __name__ == '__main__':
         if world_size > 1:  # after a restart, what the dead processes left in torchrun's store must not be found
             kv = dist.PrefixStore(os.environ.get('TORCHELASTIC_RESTART_COUNT', '0'), next(dist.rendezvous('env://'))[0])
             dist.init_process_group('cpu:gloo,cuda:nccl' if gpu else 'gloo', store=kv, rank=rank, world_size=world_size)
-        for path in (previous, checkpoint)[resume:]:  # both, for a new run: it must not replace a file that is not ours
+        for path in [checkpoint] if resume else [previous, checkpoint]:  # a new run must not replace a foreign file
             state = load_checkpoint(path) if path.exists() else None
         finished = resume and state and state['iteration'] == state['settings']['max_iters']
         if resume and rank == 0:
@@ -411,7 +410,7 @@ if __name__ == '__main__':
             dist.destroy_process_group()
         sys.exit(exit_code)
     except (OSError, RuntimeError, MemoryError) as error:
-        if 'memory' in repr(error).lower():
+        if 'memory' in repr(error).lower() and 'illegal' not in str(error):
             error = 'out of memory; lower batch_size, block_size, n_embd or n_layer, at the top of the file'
         elif 'state_dict' in str(error):
             error = f'the model in {checkpoint} is not the one that this file defines; set resume = False'

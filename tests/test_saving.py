@@ -337,6 +337,12 @@ def test_foreign_or_damaged_file_is_refused_and_left(tmp_path, whole, name, resu
         (tmp_path / target).unlink()
 
 
+def test_damage_is_also_found_where_python_skips_asserts(tmp_path, whole):
+    path = make(tmp_path, resume=True)
+    (tmp_path / 'gpt.pt').write_bytes(foreign('flipped', (whole / 'gpt.pt').read_bytes(), tmp_path))
+    one_line(program.run(path, code=1, env={'PYTHONOPTIMIZE': '1'}), 'no checkpoint of this program')
+
+
 def test_malicious_file_would_have_worked(tmp_path, whole):
     (tmp_path / 'evil').write_bytes(foreign('malicious', (whole / 'gpt.pt').read_bytes(), tmp_path))
     torch.load(tmp_path / 'evil', weights_only=False)
