@@ -130,7 +130,7 @@ def main():
     print(f'What there is to predict in {decode_list(data[:block_size + 1].tolist())!r}:')
     for t in range(1, block_size + 1):
         context, target = data[:t].tolist(), data[t].item()
-        print(f'when the context is {context} the next is {target}: {decode_list(context)!r} {index_to_char[target]!r}')
+        print(f'when the context is {context} the next is {target}: {decode_list(context + [target])!r}')
 
     train_counts, val_counts = count_pairs(train_data), count_pairs(val_data)
     total = train_counts.sum(1, keepdim=True)  # (vocab_size, 1): how often each character occurs

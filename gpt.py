@@ -268,7 +268,7 @@ def check_settings():
     for name, (kind, least, most) in (shape | training | others).items():
         value = globals().get(name)
         if type(value) not in ((float, int) if kind is float else (kind,)) or not least <= value <= most:
-            bounds = f' from {least} to {most}' if kind in (int, float) else ''
+            bounds = f' from {least} to {most}' if kind in (int, float) else ', True or False' * (kind is bool)
             hint = f': write {int(value)}' if kind is int and type(value) is float and value.is_integer() else ''
             stop(f'{name} = {value!r} must be {kind.__name__}{bounds}{hint}', 2)
     if n_embd % n_head:
@@ -304,7 +304,7 @@ def save(state, first):
         torch.save(state, temporary)
         if first and checkpoint.exists():
             os.replace(checkpoint, previous)
-            print(f'the last run is kept as {previous.name}')
+            tqdm.write(f'the last run is kept as {previous.name}')
         os.replace(temporary, checkpoint)
         return True
     except (OSError, RuntimeError, ValueError) as error:  # torch raises a RuntimeError when the disk is full
@@ -402,7 +402,8 @@ if __name__ == '__main__':
             state = load_checkpoint(path) if path.exists() else None
         finished = resume and state and state['iteration'] == state['settings']['max_iters']
         if resume and rank == 0:
-            print(f'{checkpoint.name}:', 'finished, sampling' if finished else 'found' if state else 'starting afresh')
+            found = 'finished, so it only samples (resume = False trains anew)' if finished else 'found, going on'
+            print(f'{checkpoint.name}:', found if state else 'not there, starting afresh')
         model, exit_code = (load_model(), 0) if finished else train(state if resume else None)
         if rank == 0 and exit_code != 128 + signal.SIGTERM:
             print(prompt + sample(model, max_new_tokens))

@@ -67,8 +67,7 @@ def check(stdout, text, length):
     lines = [line for line in stdout.split('\n') if line.startswith('when the context is ')]
     assert len(lines) == size
     for t, line in enumerate(lines, start=1):
-        assert line.startswith(f'when the context is {codes[:t]} the next is {codes[t]}')
-        assert repr(text[:t]) in line and repr(text[t]) in line
+        assert line == f'when the context is {codes[:t]} the next is {codes[t]}: {text[:t + 1]!r}'
     assert re.search(rf':\n\n.{{{length}}}\n\nloss ', stdout, flags=re.DOTALL)  # the sample
     losses = table(stdout)
     for name, (train, val) in expected_table(text).items():

@@ -169,6 +169,7 @@ def test_a_terminal_shows_the_bar_and_is_left_clean(tmp_path):
     import pty
     import termios
     path = program.copy(tmp_path, text=ENGLISH, **program.TINY | dict(max_iters=40, eval_interval=20, temperature=1.0))
+    program.run(path)  # so that the next run has one to keep
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack('HHHH', 24, 80, 0, 0))
     env = {name: value for name, value in os.environ.items() if name not in ('COLUMNS', 'LINES')}
@@ -182,7 +183,9 @@ def test_a_terminal_shows_the_bar_and_is_left_clean(tmp_path):
     assert process.wait(60) == 0
     output = b''.join(pieces).decode()
     assert re.search(r'\d+%\|.*characters', output)
-    parse('\n'.join(line.rstrip() for line in screen(output, 80)[:8]) + '\n\n', (0, 20, 40), length=0)
+    lines = screen(output, 80)[:9]
+    assert lines.pop(1) == 'the last run is kept as gpt-previous.pt'
+    parse('\n'.join(lines) + '\n\n', (0, 20, 40), length=0)
     assert not any(re.search(r'%\||characters/s', line) for line in screen(output, 80))
 
 

@@ -230,7 +230,7 @@ def test_ctrl_c_in_the_sample(tmp_path, whole, finished):
     """When nothing is left to be saved, one Ctrl-C is enough."""
     path = take(whole, tmp_path, resume=finished, max_new_tokens=10**6)
     running = mistakes.Running(path)
-    running.wait(lambda: re.search('sampling' if finished else 'best val loss', running.output()))
+    running.wait(lambda: re.search('only samples' if finished else 'best val loss', running.output()))
     running.wait(iter([False] * 100 + [True]).__next__)  # some tenths of a second
     os.kill(running.process.pid, signal.SIGINT)
     done = running.end(130, timeout=20)
