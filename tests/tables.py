@@ -176,9 +176,10 @@ def exercises(r):
     fewer = default['parameters'] - e['tied']['parameters']
     return '\n'.join(f'{number}. {text}' for number, text in enumerate([
         '**Another seed.** Change `seed` and train again (with `max_iters = 1200` to be quick). The sample is another, '
-        f'the loss hardly: {min(seeds):.3f} to {max(seeds):.3f} for three seeds. A smaller difference means nothing.',
-        '**Temperature.** With `resume = True`, try `temperature` 0.5, 0.8, 1.0 and 1.5. Of the words that it writes '
-        f'{", ".join(words)} occur in the text. At 0 it goes round in circles: {different} different lines of {lines}.',
+        f'the loss hardly: {min(seeds):.3f} to {max(seeds):.3f} for three seeds. A difference like that means nothing.',
+        '**Temperature.** With `resume = True`, try `temperature` 0.5, 0.8, 1.0 and 1.5. Of the words in 20,000 '
+        f'characters {", ".join(words)} occur in the text. At 0 it goes round in circles: {different} different lines '
+        f'of {lines} that are not empty, in 1000 characters.',
         '**A prompt that it cannot read.** Set `prompt = "Käse"`. One line tells which character the text does not '
         'have; the exit code is 2.',
         f"**One head.** Set `n_head = 1`, for 1200 steps: {worth(r, 'one-head')}. The number of parameters stays.",
@@ -186,9 +187,10 @@ def exercises(r):
         f"{worth(r, 'no-warm-up')}.",
         f"**Dropout.** Set `dropout = 0.2`, for 1200 steps: {worth(r, 'dropout')}. Compare the train loss with the val "
         'loss in both runs: in so short a training there is hardly any learning by heart to cure.',
-        '**See the attention.** Set `fast_attention = False` and print `weights[0, 0]` before `return weights @ v`, '
-        'with `torch.set_printoptions(precision=2)`. Every row adds up to 1, all above the diagonal is 0, and the '
-        'first row is 1, 0, 0, ...: the first character has only itself to look at.',
+        '**See the attention.** Set `fast_attention = False`, `resume = True`, `prompt = \'KING\'` and '
+        '`max_new_tokens = 1`, and print `weights[0, 0]` before `return weights @ v`: the first head of each block. '
+        'Every row adds up to 1, all above the diagonal is 0, and the first row is 1, 0, 0, 0: the first character '
+        'has only itself to look at.',
         '**Count trigrams** in bigram.py: P(next | the two before), with one added to every count. Validation loss: '
         f"{e['trigram']:.3f}; the bigram's is {r['ladder']['counted bigram'][1]:.3f}.",
         '**Write the loss over the whole validation text**: windows of block_size one after the other, best weights '
