@@ -314,7 +314,8 @@ def foreign(name, good, folder):
     if name == 'malicious':
         return torch_bytes({'settings': {}, 'program': 'gpt.py', 'model': thing})
     with zipfile.ZipFile(io.BytesIO(good)) as archive:
-        entry = max(archive.infolist(), key=lambda info: info.file_size)  # a tensor
+        tensors = [info for info in archive.infolist() if '/data/' in info.filename]
+        entry = max(tensors, key=lambda info: info.file_size)
         start = entry.header_offset + 200
     buffer[start + entry.file_size // 2] ^= 16
     return {'malicious pickle': pickle.dumps(thing), 'text': TEXT.encode(), 'empty': b'', 'cut': good[:len(good) // 2],
