@@ -288,7 +288,7 @@ def load_checkpoint(path, names=()):
     except Exception:  # torch has a dozen ways to complain
         stop(f'{path}: no checkpoint of this program, or damaged; left as it is. Move it or change checkpoint_path', 1)
     if differ:
-        stop('\n'.join([f'{path.name} has other settings. Write these at the top, or set resume = False:', *(
+        stop('\n'.join([f'{path.name} has other settings (#: text). Write these at the top, or set resume = False:', *(
             f'{name} = {there[name]!r:.99}  # here {settings[name]!r:.99}' for name in differ)]), 2)
     return state
 def load_model():
