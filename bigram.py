@@ -106,7 +106,7 @@ class BigramLanguageModel(nn.Module):
 def train():
     """A trained BigramLanguageModel."""
     model = BigramLanguageModel().to(device)
-    # The gradient says for each number in the table how fast the loss rises as it grows. AdamW moves each number the
+    # The gradient says for each number in the table how fast the loss rises with it. AdamW moves each number the
     # other way, by about the learning rate at most, steep or not. The rate falls, so that the end is fine work.
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.0)
     scheduler = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.01, max_iters)

@@ -411,7 +411,7 @@ if __name__ == '__main__':
             dist.destroy_process_group()
         sys.exit(exit_code)
     except (OSError, RuntimeError, MemoryError) as error:
-        if 'memory' in repr(error).lower() and 'illegal' not in str(error):
+        if any(words in repr(error) for words in ('MemoryError', 'out of memory', 'allocate')):  # torch has them all
             error = 'out of memory; lower batch_size, block_size, n_embd or n_layer, at the top of the file'
         elif 'state_dict' in str(error):
             error = f'the model in {checkpoint} is not the one that this file defines; set resume = False'
