@@ -1,420 +1,739 @@
-"""A GPT in one file: it learns to write, one character at a time, from any text you give it.
+"""A GPT in one file. It reads a text and learns to write like it, one character at a time.
 
-    python gpt.py           train on input.txt, then print a sample of what was learnt
-    python gpt.py --help    print this page
+    python gpt.py
 
-It takes about two minutes on a laptop's CPU; on a CUDA GPU it trains a far larger model. Now and then it prints how
-well it predicts the text (the loss: lower is better) and a line that it writes: watch noise turn into speech. The run
-is saved in gpt.pt; with `resume = True` the program goes on with it or, if it is finished, only prints a sample again.
-To experiment, change a number below. To understand, read on: each idea is explained where the code first needs it.
+trains on the plays in input.txt for a few minutes, on an ordinary CPU, and prints a sample.
+Watch the loss fall from 4.2 (pure guessing) to about 1.5, as noise turns into dialogue.
+
+Read it from top to bottom. Then change a number or a line, and run it again. Everything after
+"The lesson ends here" is housekeeping. If all of this is new to you, start with bigram.py.
+
+GPT is short for generative pre-trained transformer (Radford et al., 2018). The class names
+come from Andrej Karpathy's lecture "Let's build GPT".
 """
-import copy, math, os, shutil, signal, sys, time, zipfile, zlib
+
+import copy
+import inspect
+import math
+import os
+import re
+import signal
+import sys
+import time
+import zipfile
+import zlib
 from pathlib import Path
-if __name__ == '__main__':  # Ctrl-C ends the program without a fuss, even while torch is loading
-    signal.signal(signal.SIGINT, lambda *_: sys.exit(130))
-    if sys.argv[1:] in (['--help'], ['-h']):
-        sys.exit(print(__doc__))
+
 import numpy as np
-import torch, torch.distributed as dist, torch.nn as nn, torch.nn.functional as F
+import torch
+import torch.nn as nn
+from torch.nn import functional as F
 from tqdm import tqdm
 
-# ---- Hyperparameters: the numbers that we choose; those that the model learns are its parameters. Skim them: the code
-# that uses one explains it. Where a line has two values, the first is for a CUDA GPU, the second for all else. ----
-device = 'cuda' if torch.cuda.is_available() else 'cpu'  # where to compute: 'cpu', 'cuda', 'cuda:1', 'mps' (Apple), ...
-gpu = 'cuda' in str(device)  # chooses between the two values
-block_size = 256 if gpu else 64  # the context: how many characters, at most, the model sees to predict the next one
-n_embd = 384 if gpu else 128  # how many numbers stand for a character inside the model
-n_head = 6 if gpu else 4  # attention heads in a block: as many looks, each of its own kind, at the text before
-n_layer = 6 if gpu else 2  # blocks (not those of block_size), one after the other: each works over every character
-dropout = 0.2 if gpu else 0.0  # share of the numbers zeroed at random in training, so that none becomes indispensable
-batch_size = 64 if gpu else 24  # pieces of text that one training step learns from
-max_iters = 5000 if gpu else 3500  # training steps
-learning_rate = 3e-4 if gpu else 5e-3  # about how far a step may move each parameter, at its highest
-warmup_iters = 100  # steps in which the learning rate rises to nearly that, before it falls to zero
-beta2 = 0.99  # AdamW (see 'Training') keeps a running mean of the squared gradients: the share kept at each step
-weight_decay = 0.1  # how strongly AdamW draws the parameters towards zero
-grad_clip = 1.0  # a gradient (all slopes of the loss, see 'Training') longer than this is shortened to this
-eval_interval = 500  # steps from one evaluation to the next
-eval_iters = 200 if gpu else 25  # batches in one evaluation, for each part of the text
-seed = 1337  # where all random numbers start: the same seed gives the same run
-fast_attention = True  # attention by torch's own function; False: by the formula written out below
-bfloat16 = gpu and torch.cuda.is_bf16_supported(False)  # multiply in 16 bits (on a CPU, set fast_attention = False too)
-text_path = 'input.txt'  # the text to learn from, any UTF-8 text (this path and the next start at this file's folder)
-checkpoint_path = 'gpt.pt'  # where the run is saved
-resume = False  # True: go on with the saved run, or only sample if it is finished
-prompt = ''  # how the sample begins
-max_new_tokens = 500  # how many characters follow the prompt (token: the unit that a model reads, here a character)
-temperature = 0.8  # daring: 0 always takes the likeliest character, 1 keeps the model's own probabilities
-top_k = 0  # choose among the k likeliest characters only; 0: among all
-if device == 'cuda':  # of several processes (see 'Many processors') each takes a GPU of its own
-    device = f'cuda:{os.environ.get("LOCAL_RANK", 0)}'
+# ----------------------------------------------------------
+# Hyperparameters
+#
+# These are the numbers we choose. (The numbers the model learns are its parameters.) Just skim
+# them for now. If a line has two values, the first is for a CUDA GPU.
 
-# ---- Text to numbers: a model computes with numbers, so each different character of the text gets one. ----
-folder = Path(__file__).absolute().parent
-try:  # the mark that some editors put before the first character is dropped, and Windows' line ends become \n
-    text = (folder / str(text_path)).read_bytes().decode('utf-8').removeprefix('\ufeff').replace('\r\n', '\n')
-except (OSError, ValueError) as error:
-    sys.exit(f'{folder / str(text_path)}: not readable as UTF-8 text ({error}); text_path, at the top, names the text')
-if not text:
-    sys.exit(f'{folder / str(text_path)}: empty; put a text there to learn from')
+device = 'cuda' if torch.cuda.is_available() else 'cpu'  # or 'mps', a Mac's GPU
+gpu = 'cuda' in str(device)
+
+# the model
+block_size = 256 if gpu else 64  # how many characters the model can see
+n_embd = 384 if gpu else 128  # how many numbers describe each character
+n_head = 6 if gpu else 4  # attention heads per block
+n_layer = 6 if gpu else 2  # blocks
+dropout = 0.2 if gpu else 0.0  # share of numbers zeroed at random in training
+
+# training
+max_iters = 2500 if gpu else 4500  # training steps
+batch_size = 64 if gpu else 24  # pieces of text in each
+learning_rate = 1e-3 if gpu else 4e-3  # roughly how far a step moves each parameter
+warmup_iters = 100  # steps to ramp up to that
+weight_decay = 0.1 if gpu else 0.2  # how strongly parameters are pulled toward zero
+grad_clip = 1.0  # longer gradients shrink to this length
+eval_interval = 250  # steps between evaluations
+eval_iters = 200 if gpu else 25  # batches in each
+seed = 1337  # the same seed repeats the same run
+
+# the sample
+prompt = ''  # how it begins
+max_new_tokens = 500  # how many characters follow (a token is a unit of text)
+temperature = 0.8  # below 1 plays it safe, above 1 gets wild, 0 is never random
+top_k = 0  # pick only from the k likeliest characters (0: from all)
+
+# files, next to this one
+text_path = 'input.txt'  # the text to learn from
+checkpoint_path = 'gpt.pt'  # where the run is saved
+resume = False  # True: continue the saved run
+
+# speed
+fast_attention = True  # compute all heads at once
+# Use 16-bit numbers if the hardware has them (a T4 GPU doesn't). Less precise, but faster.
+bfloat16 = torch.cuda.is_bf16_supported(False) if gpu else torch.cpu._is_avx512_bf16_supported()
+
+# ----------------------------------------------------------
+# The text, as numbers
+#
+# A model can only calculate, so each distinct character gets a number.
+
+folder = Path(__file__).resolve().parent
+try:
+    text = (folder / text_path).read_text(encoding='utf-8-sig')
+except (OSError, TypeError, ValueError) as error:
+    sys.exit(f'cannot read text_path = {text_path!r} as UTF-8 text: {error}')
 
 chars = sorted(set(text))  # the alphabet
 vocab_size = len(chars)
 char_to_index = {char: index for index, char in enumerate(chars)}
 index_to_char = {index: char for index, char in enumerate(chars)}
 
-def encode_string(s):
-    """The list of the numbers of the characters of `s`. ValueError if one of them does not occur in the text."""
-    unknown = ''.join(sorted(set(s) - set(chars)))
-    if unknown:
-        raise ValueError(f'{unknown!r} does not occur in {text_path}, so there is no number for it')
-    return [char_to_index[char] for char in s]
-def decode_list(l):
-    """The string whose characters have the numbers in the list `l`."""
-    return ''.join([index_to_char[index] for index in l])
-def encode_text(s):
-    """What encode_string does, for the whole text: into a tensor (torch's array) of the smallest type that will do."""
-    table = np.zeros(ord(chars[-1]) + 1, dtype=np.min_scalar_type(-vocab_size))  # table[Unicode number] = our number
-    table[[ord(char) for char in chars]] = np.arange(vocab_size)
-    pieces = (s[i:i + 2**20].encode('utf-32-le') for i in range(0, len(s), 2**20))  # 4 bytes a character
-    return torch.from_numpy(np.concatenate([table[np.frombuffer(piece, dtype='<u4')] for piece in pieces]))
 
-try:
-    data = encode_text(text).to(torch.device(device))
-    data[0].item()  # some devices prove unfit only when a number is asked back
-except Exception as error:
-    sys.exit(f"device = {device!r} cannot be used here ({str(error).partition(chr(10))[0]:.99}); 'cpu' always can")
-# The last 10% are for checking only, 'validation': whoever learns the rest by heart ('overfitting') does badly there.
-train_data, val_data = data[:int(0.9 * len(data))], data[int(0.9 * len(data)):]
+def encode_string(s):
+    """'hello' -> [46, 43, 50, 50, 53]"""
+    return [char_to_index[char] for char in s]
+
+
+def decode_list(l):
+    """[46, 43, 50, 50, 53] -> 'hello'"""
+    return ''.join([index_to_char[index] for index in l])
+
+
+# The same as torch.tensor(encode_string(text)), but without building a long list.
+data = torch.from_numpy(np.fromiter(map(char_to_index.get, text), np.int64, len(text)))
+
+# The model learns from the first 90%. The rest is for validation. How well does it do on text
+# it has never seen?
+n = int(0.9 * len(data))
+train_data, val_data = data[:n], data[n:]
+
 
 def get_batch(split, generator=None):
-    """Random pieces of the 'train' or 'val' text: inputs x and targets y, both (batch_size, block_size). y is x shifted
-    by one: y[b, t] is the character after x[b, :t + 1]. `generator` makes the random numbers (None: torch's own)."""
-    part = train_data if split == 'train' else val_data
-    start = torch.randint(len(part) - block_size, (batch_size, 1), generator=generator)
-    window = part[(start + torch.arange(block_size + 1)).to(device)].long()  # (batch_size, block_size + 1)
-    return window[:, :-1], window[:, 1:]
+    """Random pieces of the text: inputs x and targets y, both (batch_size, block_size).
 
-# ---- Attention: how a character takes in what stands before it. In shapes such as (B, T, C), B is the batch (pieces of
-# text), T the time (places in a piece), C the channels (the n_embd numbers for the character at a place). ----
-def attention(q, k, v, p=0.0):
-    """Causal scaled dot-product attention (Vaswani et al., 2017): q, k, v (..., T, head_size) -> (..., T, head_size).
-    Each place has head_size numbers to ask with (its query), to be found by (its key) and to tell (its value). It gets
-    a mean of the values up to its own place, with more weight where the key fits its query better. p: for dropout."""
-    if fast_attention:  # the same in one call. To experiment with the lines below, set fast_attention = False
-        return F.scaled_dot_product_attention(q, k, v, dropout_p=p, is_causal=True)
+    y is x shifted by one, so y[b, t] is the character that follows x[b, 0], ..., x[b, t]:
+
+        x[b]   F  i  r  s  t  _  C  i
+        y[b]   i  r  s  t  _  C  i  t
+
+    One piece of text holds block_size lessons, one for each length of context.
+    """
+    part = train_data if split == 'train' else val_data
+    starts = torch.randint(len(part) - block_size, (batch_size,), generator=generator)
+    x = torch.stack([part[i : i + block_size] for i in starts])
+    y = torch.stack([part[i + 1 : i + block_size + 1] for i in starts])
+    return x.to(device), y.to(device)
+
+
+# ----------------------------------------------------------
+# The model
+#
+# The bigram model looks at one character and guesses the next. How can a model use everything
+# that came before?
+#
+# First, every character becomes a vector: n_embd numbers that describe it, looked up in a
+# learned table (an embedding). Then come the blocks. In each block, the vectors first gather
+# information from one another (attention). Then each one works on what it found (feed-forward).
+# By the end, every vector has become a prediction of the next character.
+#
+# Nobody says what any of these numbers mean. Training finds that out.
+#
+#     idx       (B, T)               the text, as numbers
+#      |    token_embedding_table, position_embedding_table
+#      x       (B, T, C)            a vector for each character
+#      |    n_layer blocks, each    x = x + attention
+#      |                            x = x + feed-forward
+#      x       (B, T, C)            the same vectors, now full of context
+#      |    ln_f, lm_head
+#     logits    (B, T, vocab_size)   scores for every possible next character
+#
+# B is batch: how many pieces of text we process side by side. T is time: how many characters
+# are in each, at most block_size. C is channels: the n_embd numbers of each character.
+
+
+def attention(q, k, v, training=False):
+    """Each character gathers information from itself and from the ones before it.
+
+    Some matter more than others. So every character gets three vectors (made by Head, below).
+    Its query says what it is looking for. Its key says what it has to offer. Its value is the
+    information itself. The better a query matches a key, the more weight that key's value
+    gets. For the text "the", the weights might be
+
+                      t     h     e
+        t looks at   1.0    .     .     only itself
+        h looks at   0.4   0.6    .
+        e looks at   0.1   0.7   0.2    mostly h
+
+    q, k, v (..., T, head_size) -> (..., T, head_size)
+    (Vaswani et al., "Attention Is All You Need", 2017)
+    """
     T, head_size = q.shape[-2:]
-    # How well key j fits query i: the sum of the products of their numbers (the dot product). The more numbers, the
-    # larger; so we divide by sqrt(head_size): large scores give one place all the weight, and learning would stall.
-    scores = q @ k.transpose(-2, -1) * head_size ** -0.5  # (..., T, T)
-    # The causal mask: the score of every later place becomes -inf, no weight at all: there stands what we must predict.
-    later = torch.ones(T, T, dtype=torch.bool, device=q.device).triu(1)  # True above the diagonal: place j > i
-    scores = scores.masked_fill(later, float('-inf'))
-    # Softmax turns scores into positive weights that add up to 1: e to the power of each, over the sum of all these.
-    weights = F.softmax(scores, dim=-1)
-    weights = F.dropout(weights, p)  # in training zeroes a share p at random and makes up for it in the rest
+
+    # How well does each query match each key? Take the dot product: multiply them number by
+    # number and add it all up. The more numbers, the larger such a sum. It typically grows like
+    # sqrt(head_size), so we divide by that. Otherwise one character gets nearly all the weight.
+    scores = q @ k.transpose(-2, -1) / math.sqrt(head_size)  # (..., T, T)
+
+    # No looking ahead: the later characters are the answers. A score of minus infinity becomes
+    # a weight of 0.
+    later = torch.ones(T, T, dtype=torch.bool, device=q.device).triu(diagonal=1)  # (T, T)
+    scores = scores.masked_fill(later, float('-inf'))  # (..., T, T)
+
+    # Softmax turns each row of scores into weights that sum to 1. It takes exp(score), which is
+    # never negative, and divides by the row's sum.
+    weights = F.softmax(scores, dim=-1)  # (..., T, T)
+
+    # In training, dropout zeroes random weights and scales up the rest to make up for it. A
+    # model that can't count on any one number has a harder time memorizing the text.
+    weights = F.dropout(weights, dropout, training)  # (..., T, T)
+
+    # Each character gets a weighted average of the values.
     return weights @ v  # (..., T, T) @ (..., T, head_size) -> (..., T, head_size)
 
+
 class Head(nn.Module):
-    """One head of self-attention ('self': q, k and v all come from one x): (B, T, C) -> (B, T, head_size)."""
-    def __init__(self, head_size):  # an nn.Module keeps account of the parameters in it; calling it runs forward()
+    """One attention head: (B, T, C) -> (B, T, head_size).
+
+    nn.Linear(n, m) turns n numbers into m. Each of the m is a sum over the n, each one times a
+    learned parameter. (The bias is one more parameter, added to the sum.)
+    """
+
+    def __init__(self, head_size):
         super().__init__()
-        # Linear(n, m): a matrix of parameters makes m numbers out of the n at each place (bias: and adds m more).
         self.key = nn.Linear(n_embd, head_size, bias=False)
         self.query = nn.Linear(n_embd, head_size, bias=False)
         self.value = nn.Linear(n_embd, head_size, bias=False)
-    def forward(self, x):  # one head by itself. (self.training: is the model learning just now?)
-        return attention(self.query(x), self.key(x), self.value(x), dropout if self.training else 0.0)
+
+    def forward(self, x):
+        k = self.key(x)  # (B, T, head_size)
+        q = self.query(x)  # (B, T, head_size)
+        v = self.value(x)  # (B, T, head_size)
+        return attention(q, k, v, self.training)
+
 
 class MultiHeadAttention(nn.Module):
-    """Several heads side by side, each free to look for something different, (B, T, C) -> (B, T, C)."""
+    """Several heads, each looking for something different: (B, T, C) -> (B, T, C).
+
+    Each gives head_size = C / num_heads numbers per character. Side by side, they make C again.
+    """
+
     def __init__(self, num_heads, head_size):
         super().__init__()
         self.heads = nn.ModuleList([Head(head_size) for _ in range(num_heads)])
         self.proj = nn.Linear(num_heads * head_size, n_embd)  # mixes what the heads found
         self.dropout = nn.Dropout(dropout)
+
     def forward(self, x):
-        # This is out = torch.cat([head(x) for head in self.heads], dim=-1), only faster: no head is called; their
-        # matrices, laid side by side, make one large product, and one call of attention() serves all the heads.
-        B, T, C = x.shape
-        layers = [getattr(head, name) for name in ('query', 'key', 'value') for head in self.heads]
-        qkv = F.linear(x, torch.cat([layer.weight for layer in layers]))  # (B, T, 3 * heads * head_size)
-        q, k, v = (part.view(B, T, len(self.heads), -1).transpose(1, 2) for part in qkv.chunk(3, dim=-1))
-        out = attention(q, k, v, dropout if self.training else 0.0)  # (B, heads, T, head_size), like q, k and v
-        out = out.transpose(1, 2).reshape(B, T, -1)  # (B, T, heads * head_size)
+        if fast_attention:
+            out = all_heads_at_once(self.heads, x)  # the same math as below, but faster
+        else:
+            out = torch.cat([head(x) for head in self.heads], dim=-1)  # (B, T, C)
         return self.dropout(self.proj(out))
 
+
 class FeedForward(nn.Module):
-    """After looking around, thinking: each place by itself, in a wider layer. (B, T, C) -> (B, T, C)."""
+    """Each character, on its own, works on what it gathered: (B, T, C) -> (B, T, C).
+
+    Attention only averages. Here the model can compute something new from those averages.
+    """
+
     def __init__(self, n_embd):
         super().__init__()
-        # ReLU turns negative numbers into 0: without such a bend two Linear layers could do no more than one.
         self.net = nn.Sequential(
-            nn.Linear(n_embd, 4 * n_embd), nn.ReLU(), nn.Linear(4 * n_embd, n_embd), nn.Dropout(dropout))
+            nn.Linear(n_embd, 4 * n_embd),
+            nn.ReLU(),  # max(0, x). Without it, two Linears could do no more than one.
+            nn.Linear(4 * n_embd, n_embd),
+            nn.Dropout(dropout),
+        )
+
     def forward(self, x):
         return self.net(x)
 
+
 class Block(nn.Module):
-    """Attention, then feed-forward, (B, T, C) -> (B, T, C). Both are residual: they add to x and do not replace it, so
-    that even the first block has a direct way to the output. Both read x through a layer norm, which keeps numbers in
-    range: at each place they are brought to mean 0 and variance 1, then multiplied and shifted by parameters."""
+    """Attention, then feed-forward: (B, T, C) -> (B, T, C).
+
+    Both halves add their result to x instead of replacing x (a residual connection). So a
+    block only needs to learn what to change. And in training, even the first block has a
+    direct line to the loss.
+
+    Both halves read x through a layer norm. It shifts and scales each vector to mean 0 and
+    variance 1. So they always see numbers of the same size, however much x has grown.
+    """
+
     def __init__(self, n_embd, n_head):
         super().__init__()
-        self.sa = MultiHeadAttention(n_head, n_embd // n_head)
+        self.sa = MultiHeadAttention(n_head, n_embd // n_head)  # self-attention
         self.ffwd = FeedForward(n_embd)
-        self.ln1, self.ln2 = nn.LayerNorm(n_embd), nn.LayerNorm(n_embd)
+        self.ln1 = nn.LayerNorm(n_embd)
+        self.ln2 = nn.LayerNorm(n_embd)
+
     def forward(self, x):
         x = x + self.sa(self.ln1(x))
         x = x + self.ffwd(self.ln2(x))
         return x
 
+
 class GPTLanguageModel(nn.Module):
-    """The whole model: at every place of a piece of text, a score for each character that could come next."""
+    """The whole model. At each character, it scores every possible next one."""
+
     def __init__(self):
         super().__init__()
-        # An embedding is a table: a row of n_embd learnt numbers for each character, in place of its bare number.
-        # Attention does not see where things stand, so each place in the context has such a row as well.
+        # A vector for each character of the alphabet, and one for each position in a piece.
+        # Attention takes an average, which ignores order. Position vectors restore it.
         self.token_embedding_table = nn.Embedding(vocab_size, n_embd)
         self.position_embedding_table = nn.Embedding(block_size, n_embd)
         self.blocks = nn.Sequential(*[Block(n_embd, n_head) for _ in range(n_layer)])
-        self.ln_f = nn.LayerNorm(n_embd)
-        self.lm_head = nn.Linear(n_embd, vocab_size)
-        # Small random numbers to start with (biases: 0), much as in GPT-2: all characters seem about equally likely.
-        for name, parameter in self.named_parameters():
-            if 'ln' not in name:
-                nn.init.normal_(parameter, std=0.02 if parameter.dim() > 1 else 0.0)
-    @torch.autocast('cuda' if gpu else 'cpu', torch.bfloat16, bfloat16 is True)  # if set, 16 bits where that is safe
+        self.ln_f = nn.LayerNorm(n_embd)  # f for final
+        self.lm_head = nn.Linear(n_embd, vocab_size)  # from a vector to scores
+        self.apply(self.init_weights)
+
+    def init_weights(self, module):
+        """Start with small random numbers, so that all characters look about equally likely."""
+        if isinstance(module, (nn.Linear, nn.Embedding)):
+            nn.init.normal_(module.weight, std=0.5 / math.sqrt(n_embd))
+
+    # With bfloat16 on, torch uses 16-bit numbers in here, wherever that is safe.
+    @torch.autocast('cuda' if gpu else 'cpu', dtype=torch.bfloat16, enabled=bfloat16)
     def forward(self, idx, targets=None):
-        """idx, targets: characters' numbers (B, T), T <= block_size. Returns (logits (B, T, vocab_size), loss). Logits
-        are scores whose softmax is a probability for each character. The loss is the cross-entropy, the mean of -ln(the
-        probability of the character that really came): ln(vocab_size) if all seem equal, 0 if one is sure and right."""
+        """idx, targets (B, T) -> logits (B, T, vocab_size), loss (None without targets).
+
+        Logits are scores. Softmax turns them into probabilities. The loss (cross-entropy) is
+        the mean of -ln(p), where p is the probability given to the actual next character. It
+        is 0 if the model is certain and right, and ln(vocab_size) if it has no idea.
+        """
+        T = idx.shape[1]
         tok_emb = self.token_embedding_table(idx)  # (B, T, C)
-        pos_emb = self.position_embedding_table(torch.arange(idx.shape[1], device=idx.device))  # (T, C)
-        x = self.blocks(tok_emb + pos_emb)  # (B, T, C)
-        logits = self.lm_head(self.ln_f(x))  # (B, T, vocab_size)
-        return logits, None if targets is None else F.cross_entropy(logits.flatten(0, 1), targets.flatten())
-    @torch.no_grad()  # nothing is learnt here, so torch need not note down how each number came about
+        pos_emb = self.position_embedding_table(torch.arange(T, device=idx.device))  # (T, C)
+        x = tok_emb + pos_emb  # (B, T, C)
+        x = self.blocks(x)  # (B, T, C)
+        x = self.ln_f(x)  # (B, T, C)
+        logits = self.lm_head(x)  # (B, T, vocab_size)
+
+        if targets is None:
+            return logits, None
+        return logits, F.cross_entropy(logits.flatten(0, 1), targets.flatten())
+
+    @torch.no_grad()
     def generate(self, idx, max_new_tokens, temperature=1.0, top_k=0, generator=None):
-        """Continue idx (B, T) by characters drawn one by one: (B, T + max_new_tokens). The temperature divides the
-        logits: below 1 the likely become likelier still. With top_k > 0 only the k likeliest can be drawn."""
-        was_training = self.training
-        self.eval()  # sets self.training = False, so no dropout
+        """Continue the text: idx (B, T) -> (B, T + max_new_tokens)."""
         for _ in range(max_new_tokens):
-            # There are only block_size positions, so older characters are let go. (Other programs save time by keeping
-            # keys and values. Here, past block_size, all would change at every step: each character moves one place.)
+            # What may come next? (The model sees at most block_size characters.)
             logits, _ = self(idx[:, -block_size:])
-            logits, candidates = logits[:, -1].float().topk(min(top_k or vocab_size, vocab_size))  # (B, k), best first
-            logits = (logits - logits[:, :1]) / max(temperature, 1e-9)  # likeliest: 0; others at temperature 0: -huge
-            choice = torch.multinomial(F.softmax(logits, dim=-1), num_samples=1, generator=generator)  # (B, 1), by lot
-            idx_next = candidates.gather(1, choice)  # (B, 1)
+            logits = logits[:, -1].float()  # (B, vocab_size)
+
+            # Rule out every character that scores below the k-th best.
+            if top_k > 0:
+                best = logits.topk(min(top_k, vocab_size)).values  # (B, k), best first
+                logits = logits.masked_fill(logits < best[:, -1:], float('-inf'))
+
+            # Pick the likeliest, or pick one at random by its probability. A temperature below 1
+            # widens the gaps between scores, so that likely characters get even likelier.
+            if temperature == 0:
+                idx_next = logits.argmax(dim=-1, keepdim=True)  # (B, 1)
+            else:
+                probs = F.softmax(logits / temperature, dim=-1)  # (B, vocab_size)
+                idx_next = torch.multinomial(probs, num_samples=1, generator=generator)  # (B, 1)
+
             idx = torch.cat((idx, idx_next), dim=1)  # (B, T + 1)
-        self.train(was_training)
         return idx
 
+
 def sample(model, length):
-    """`length` characters that the model writes after the prompt, a string; the random numbers are always the same."""
-    start = encode_string(prompt) or [0]  # without a prompt, character number 0, not printed, stands first
-    generator = torch.Generator(device).manual_seed(seed)
-    idx = model.generate(torch.tensor([start], device=device), length, temperature, top_k, generator)
-    return decode_list(idx[0, len(start):].tolist())
+    """A string of `length` characters that the model writes after the prompt."""
+    start = encode_string(prompt) or [0]  # without a prompt, start from character 0
+    idx = torch.tensor([start], device=device)
+    generator = torch.Generator(device).manual_seed(seed)  # the same random choices every time
+    model.eval()  # turns dropout off
+    idx = model.generate(idx, length, temperature, top_k, generator)
+    return decode_list(idx[0, len(start) :].tolist())
 
-# ---- Many processors: `torchrun --nproc_per_node=4 gpt.py` starts this program four times. Each process holds the
-# model and learns from its share of every batch; then torch averages their gradients. The mean over equal shares is the
-# mean over the batch, so all take the same step, and (but for dropout's dice) that of a lone `python gpt.py`. ----
-rank, world_size = int(os.environ.get('RANK', 0)), int(os.environ.get('WORLD_SIZE', 1))  # which, of how many
 
-def over_all(tensor, operation):
-    """`tensor` combined over all processes, by 'SUM' or 'MAX', number by number; each of them gets the result."""
-    if world_size > 1:
-        dist.all_reduce(tensor, getattr(dist.ReduceOp, operation))
-    return tensor
+# ----------------------------------------------------------
+# Training
+#
+# Show the model some text, measure how wrong it is, and move every parameter a little in
+# the direction that makes it less wrong. Do that a few thousand times.
+
+
+def learning_rate_at(step):
+    """Ramp up while the gradients are still wild. Then fall in a straight line to 0."""
+    warmup = min(1.0, (step + 1) / max(1, warmup_iters))
+    decay = 1 - step / max_iters
+    return learning_rate * warmup * decay
+
+
+def learn(model, optimizer, step):
+    """Take one training step."""
+    for group in optimizer.param_groups:
+        group['lr'] = learning_rate_at(step)
+    model.train()  # turns dropout on
+    x, y = share(*get_batch('train'))  # without torchrun, the whole batch
+    logits, loss = model(x, y)  # how wrong is it?
+    optimizer.zero_grad()  # forget the last gradient
+    loss.backward()  # compute a new one: how fast does the loss rise with each parameter?
+    nn.utils.clip_grad_norm_(model.parameters(), grad_clip)  # don't let one odd batch dominate
+    optimizer.step()  # move every parameter a little, downhill
+
 
 @torch.no_grad()
 def estimate_loss(model):
-    """{'train': mean loss over eval_iters batches, 'val': likewise}; always the same batches, to be comparable."""
-    was_training, means = model.training, {}
-    model.eval()
-    for split in ('train', 'val'):
-        draws = torch.Generator().manual_seed(seed)  # random numbers of its own: training does not notice
-        losses = [model(*(rows[rank::world_size] for rows in get_batch(split, draws)))[1] for _ in range(eval_iters)]
-        means[split] = over_all(torch.stack(losses).mean(), 'SUM').item() / world_size
-    model.train(was_training)
-    return means
+    """The mean loss on each part of the text. The random batches are always the same."""
+    model.eval()  # turns dropout off
+    losses = {}
+    for split in ['train', 'val']:
+        generator = torch.Generator().manual_seed(seed)
+        total = 0.0
+        for _ in range(eval_iters):
+            x, y = get_batch(split, generator)
+            logits, loss = model(x, y)
+            total += loss.item()
+        losses[split] = total / eval_iters
+    return losses
 
-# ---- Checking and saving. Nothing here learns: it answers a slip at the top of the file with one clear line, and sees
-# to it that no run is lost. On a first reading, go on at 'Training'. ----
-# What each setting may be: type, least, most. A checkpoint (a saved run) must have this file's shape to be sampled
-# from, and this file's training settings and text as well to be trained further.
-shape = dict.fromkeys(['block_size', 'n_embd', 'n_head', 'n_layer'], (int, 1, 10**6))
-training = {**dict.fromkeys(['batch_size', 'max_iters', 'eval_interval', 'eval_iters'], (int, 1, 10**9)),
-            'warmup_iters': (int, 0, 10**9), 'seed': (int, 0, 10**9), 'learning_rate': (float, 1e-9, 10),
-            'beta2': (float, 0.001, 0.9999), 'dropout': (float, 0, 0.999), 'weight_decay': (float, 0, 100),
-            'grad_clip': (float, 1e-9, 1e9), 'bfloat16': (bool, 0, 1)}
-others = {'max_new_tokens': (int, 0, 10**9), 'top_k': (int, 0, 10**9), 'temperature': (float, 0, 1000),
-          'fast_attention': (bool, 0, 1), 'resume': (bool, 0, 1), 'prompt': (str, '', chr(sys.maxunicode)),
-          'checkpoint_path': (str, '', chr(sys.maxunicode))}
-settings = {name: globals().get(name) for name in shape | training} | {  # what a run depends on
-    '# alphabet': ''.join(chars), '# characters': len(text), '# crc32': zlib.crc32(text.encode())}
-checkpoint = folder / str(checkpoint_path).replace('\0', '')
-previous = checkpoint.parent / f'{checkpoint.stem}-previous{checkpoint.suffix}'
 
-def stop(message, exit_code):
-    """End the program with one line on standard error (the first process's: the others would say the same)."""
-    if rank == 0:
-        print(f'gpt.py: {message}', file=sys.stderr)
-    sys.exit(exit_code)
-def check_settings():
-    """Stop at the first setting that cannot work, before anything long begins."""
-    for name, (kind, least, most) in (shape | training | others).items():
-        value = globals().get(name)
-        if type(value) not in ((float, int) if kind is float else (kind,)) or not least <= value <= most:
-            bounds = f' from {least} to {most}' if kind in (int, float) else ', True or False' * (kind is bool)
-            hint = f': write {int(value)}' if kind is int and type(value) is float and value.is_integer() else ''
-            stop(f'{name} = {value!r} must be {kind.__name__}{bounds}{hint}', 2)
-    if n_embd % n_head:
-        stop(f'n_embd = {n_embd} must be a multiple of n_head = {n_head}: the heads share it out evenly', 2)
-    if batch_size % world_size:
-        stop(f'batch_size = {batch_size} must be a multiple of {world_size}: the processes share it out evenly', 2)
-    if len(val_data) <= block_size:
-        stop(f'{text_path} is too short: its last tenth, for validation, must exceed block_size = {block_size}', 1)
-    if set(prompt) - set(chars):
-        stop(f'prompt: {"".join(sorted(set(prompt) - set(chars)))!r} does not occur in {text_path}', 2)
-def load_checkpoint(path, names=()):
-    """The dict that train() saved at `path`; of its settings, `names` must be those of this file."""
-    try:  # with weights_only torch runs no code that a file might hold; testzip finds damage that torch overlooks
-        state = None if zipfile.ZipFile(path).testzip() else torch.load(path, map_location='cpu', weights_only=True)
-        there, _ = state['settings'], (state['iteration'], state['best']['model'])  # fails for None as well
-        differ = [name for name in settings if there[name] != settings[name] and name in names]
-    except Exception:  # torch has a dozen ways to complain
-        stop(f'{path}: no checkpoint of this program, or damaged; left as it is. Move it or change checkpoint_path', 1)
-    if differ:
-        stop('\n'.join([f'{path.name} has other settings (#: text). Write these at the top, or set resume = False:', *(
-            f'{name} = {there[name]!r:.99}  # here {settings[name]!r:.99}' for name in differ)]), 2)
-    return state
-def load_model():
-    """The model in the checkpoint, with its best weights, ready to generate."""
-    model = GPTLanguageModel().to(device)
-    model.load_state_dict(load_checkpoint(checkpoint, [*shape, '# alphabet'])['best']['model'])
-    return model.eval()
-def save(state, first):
-    """Write the checkpoint; return whether that worked. `first`: it must, and an older run's file is renamed. The new
-    one is written beside the old one and takes its name when complete: a kill at any instant leaves one whole."""
-    temporary = checkpoint.parent / f'{checkpoint.name}.tmp'
-    try:
-        torch.save(state, temporary)
-        if first and checkpoint.exists():
-            os.replace(checkpoint, previous)
-            tqdm.write(f'the last run is kept as {previous.name}')
-        os.replace(temporary, checkpoint)
-        return True
-    except (OSError, RuntimeError, ValueError) as error:  # torch raises a RuntimeError when the disk is full
-        temporary.is_file() and temporary.unlink()
-        if first:
-            stop(f'{checkpoint} cannot be written ({error}); see to its folder, or change checkpoint_path', 1)
-        tqdm.write(f'gpt.py: warning: {checkpoint} not saved ({error}); training goes on', file=sys.stderr)
-        return False
+def evaluate(step, model, optimizer, best):
+    """How well is it doing on text it has never seen? Keep the best model so far."""
+    losses = estimate_loss(model)
+    if losses['val'] < best['loss']:
+        parameters = copy.deepcopy(model.state_dict())
+        best.update(loss=losses['val'], step=step, parameters=parameters)
+    save_run(step, model, optimizer, best)
+    report(step, losses, sample(model, 60))
 
-# ---- Training ----
-def train(state):
-    """Train a new model, or go on from a checkpoint's `state`. Returns the model and the program's exit code."""
+
+def train():
+    """Train a new model, or continue the saved run."""
     torch.manual_seed(seed)
     model = GPTLanguageModel().to(device)
-    # The gradient says for each parameter how fast the loss rises with it. AdamW (Loshchilov & Hutter, 2019) moves each
-    # the other way, by the learning rate times a running mean of its gradients (share kept: 0.9) over their usual size,
-    # and draws it a little to zero. The rate warms up while that size gets known; in the end it falls, for fine work.
-    adamw = torch.optim.AdamW(model.parameters(), learning_rate, (0.9, beta2), weight_decay=weight_decay, fused=True)
-    warmup = max(1, min(warmup_iters, max_iters))
-    scheduler = torch.optim.lr_scheduler.LambdaLR(adamw, lambda i: min((i + 1) / warmup, 1 - i / max_iters))
-    parts = {'model': model, 'optimizer': adamw, 'scheduler': scheduler}
-    first_step, seconds, best = 0, 0.0, {'loss': math.inf, 'step': 0, 'model': copy.deepcopy(model.state_dict())}
-    if state:
-        load_checkpoint(checkpoint, settings)  # stops unless text and settings are those of this file
-        first_step, seconds, best = state['iteration'], state['seconds'], state['best']
-        for name, part in parts.items():
-            part.load_state_dict(state[name])
-        torch.set_rng_state(state['random'][0])
-        if gpu and len(state['random']) > 1:  # a run begun on a CPU has none for the GPU
-            torch.cuda.set_rng_state(state['random'][-1], device)
-    network = nn.parallel.DistributedDataParallel(model) if world_size > 1 else model  # averages the gradients
-    signals = []  # Ctrl-C and SIGTERM are noted here, and the loop ends after its step
-    def on_signal(number, _):
-        if signals and world_size == 1:  # a second one ends the program at once (torchrun repeats each by itself)
-            sys.exit(128 + number)
-        signals.append(number)
-    signal.signal(signal.SIGINT, on_signal), signal.signal(signal.SIGTERM, on_signal)
-    say = tqdm.write if rank == 0 else lambda line: None
-    say(f'{device}: {sum(map(torch.numel, model.parameters())):,} parameters, text {len(text)}, alphabet {vocab_size}')
-    bar = tqdm(total=max_iters, initial=first_step, disable=True if rank else None, leave=False, unit=' characters',
-               unit_scale=batch_size * block_size, bar_format='{l_bar}{bar}| {remaining} left, {rate_fmt}{postfix}')
-    began, shown, saved, health = time.time(), 0.0, True, 0.0  # health: a sum that is not finite if something is wrong
-    for step in range(first_step, max_iters + 1):  # the round at max_iters only evaluates and saves
-        # All must leave at the same step: one that went on would wait for ever for the others' gradients.
-        stopped_by = over_all(torch.tensor(max(signals, default=0)), 'MAX').item() * (step < max_iters)
-        evaluating = not stopped_by and (step % eval_interval == 0 or step == max_iters)
-        if evaluating:
-            losses = estimate_loss(model)
-            health = losses['train'] + losses['val']
-            if losses['val'] < best['loss']:
-                best = {'loss': losses['val'], 'step': step, 'model': copy.deepcopy(model.state_dict())}
-        if not math.isfinite(health):
-            stop(f'step {step}: the loss is not finite; most often learning_rate = {learning_rate} is too high', 1)
-        if rank == 0 and (evaluating or stopped_by):
-            saved = save({
-                **{name: part.state_dict() for name, part in parts.items()}, 'settings': settings, 'iteration': step,
-                'random': [torch.get_rng_state()] + ([torch.cuda.get_rng_state(device)] if gpu else []), 'best': best,
-                'seconds': seconds + time.time() - began}, first=step == 0 and not state)
-        if evaluating:
-            say(f"step {step}: train loss {losses['train']:.4f}, val loss {losses['val']:.4f}")
-            width = shutil.get_terminal_size().columns // (2 if chars[-1] >= '\u2e80' else 1) - 1  # Chinese is wide
-            say(''.join(char if char.isprintable() else repr(char)[1:-1] for char in sample(model, width))[:width])
-        if stopped_by or step == max_iters:
-            break
-        _, loss = network(*[rows[rank::world_size] for rows in get_batch('train')])  # how wrong is the model now?
-        adamw.zero_grad(set_to_none=True)  # forget the last step's gradient: backward() adds to what is there
-        loss.backward()  # backpropagation, the chain rule from the loss back to every parameter, makes the new gradient
-        norm = nn.utils.clip_grad_norm_(model.parameters(), grad_clip)  # its length; if above grad_clip, cut to that
-        adamw.step()  # moves every parameter
-        scheduler.step()
+
+    # AdamW (Loshchilov & Hutter, 2019) follows a running mean of the gradients. It moves each
+    # parameter by up to about the learning rate, however steep the slope. It also pulls each
+    # one a little toward zero (weight decay), so that none grows large for no reason.
+    optimizer = torch.optim.AdamW(
+        model.parameters(), betas=(0.9, 0.99), weight_decay=weight_decay, fused=True
+    )
+
+    step, best = start_or_resume(model, optimizer)  # a new run starts at 0
+    network = distribute(model)  # without torchrun, just the model
+    bar = progress_bar(step)
+
+    while step < max_iters and not interrupts:  # until done, or Ctrl-C
+        if step % eval_interval == 0:
+            evaluate(step, model, optimizer, best)
+        learn(network, optimizer, step)
+        step += 1
         bar.update()
-        if rank == 0 and (time.time() - shown > 0.5 or signals):  # not at each step: reading a number makes a GPU wait
-            health, shown = loss.item() + norm.item(), time.time()
-            bar.set_postfix_str(f'loss {loss.item():.3f}')
+
     bar.close()
-    if stopped_by:
-        say(f'stopped at step {step}' + '; resume = True goes on from there' * saved)
-        return model, (128 + stopped_by if saved else 1)
-    signals.append(0)  # everything is saved: from now on one Ctrl-C ends the program
-    say(f"best val loss {best['loss']:.4f} at step {best['step']}, {seconds + time.time() - began:.0f} seconds")
-    model.load_state_dict(best['model'])
-    return model, 0 if saved else 1
+    if step == max_iters:
+        evaluate(step, model, optimizer, best)
+        model.load_state_dict(best['parameters'])
+    else:
+        save_run(step, model, optimizer, best)
+    report_end(step, best)
+    return model
+
+
+# ----------------------------------------------------------
+# The lesson ends here
+#
+# Now change something: n_head = 1, or no pos_emb, or no "x +" in Block. Guess the loss first.
+#
+# The rest makes attention faster, splits the work among processes, prints, saves, resumes,
+# and catches bad settings with one clear message.
+
+
+def all_heads_at_once(heads, x):
+    """torch.cat([head(x) for head in heads], dim=-1), in fewer, larger steps."""
+    B, T, C = x.shape
+
+    def project(layers):
+        weight = torch.cat([layer.weight for layer in layers])  # one matrix for all heads
+        return F.linear(x, weight).view(B, T, len(layers), -1).transpose(1, 2)
+
+    q = project([head.query for head in heads])  # (B, n_head, T, head_size)
+    k = project([head.key for head in heads])
+    v = project([head.value for head in heads])
+    training = heads[0].training
+    if gpu:  # torch's own, which needs less memory
+        p = dropout if training else 0.0
+        out = F.scaled_dot_product_attention(q, k, v, dropout_p=p, is_causal=True)
+    else:
+        out = attention(q, k, v, training)
+    return out.transpose(1, 2).reshape(B, T, -1)  # (B, T, C)
+
+
+def run_edited_heads_as_written():
+    """If you edit attention, Head or MultiHeadAttention, your version is what runs.
+
+    all_heads_at_once takes over only while the source of all three is unchanged.
+    """
+    global fast_attention
+    try:
+        source = ''.join(map(inspect.getsource, (attention, Head, MultiHeadAttention)))
+    except (OSError, TypeError):  # typed into a shell, perhaps
+        source = ''
+    if fast_attention and zlib.crc32(source.encode()) != 0x4D8D6B0E:
+        fast_attention = False
+        say('attention, Head or MultiHeadAttention was edited, so the heads run one by one')
+
+
+# torchrun starts this file several times, to share the work among processes (or GPUs).
+rank = int(os.environ.get('RANK', 0))
+world_size = int(os.environ.get('WORLD_SIZE', 1))
+restarts = int(os.environ.get('TORCHELASTIC_RESTART_COUNT', 0))
+
+
+def join_processes():
+    """Connect this process to the others."""
+    if gpu:
+        torch.cuda.set_device(int(os.environ['LOCAL_RANK']))
+    # A prefix hides the addresses of processes that died before a restart.
+    store, _, _ = next(torch.distributed.rendezvous('env://'))
+    store = torch.distributed.PrefixStore(f'attempt {restarts}', store)
+    torch.distributed.init_process_group(store=store, rank=rank, world_size=world_size)
+
+
+def share(x, y):
+    """This process's part of a batch."""
+    return x[rank::world_size], y[rank::world_size]
+
+
+def distribute(model):
+    """Under torchrun, let all copies of the model average their gradients."""
+    return nn.parallel.DistributedDataParallel(model) if world_size > 1 else model
+
+
+def say(line, file=None):
+    """Print a line, from one process only, without breaking the progress bar."""
+    if rank > 0:
+        return
+    try:
+        tqdm.write(line, file=file)
+    except OSError:  # a full disk or a closed pipe
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def progress_bar(step):
+    """A bar for terminals. Elsewhere, report() has to do."""
+    hidden = True if rank > 0 else None
+    return tqdm(total=max_iters, initial=step, leave=False, disable=hidden)
+
+
+def report(step, losses, text):
+    """Print the losses, and a sample of what the model writes now."""
+    line = f'step {step}: train loss {losses["train"]:.4f}, val loss {losses["val"]:.4f}'
+    say(f'{line}  ({step / max_iters:.0%}, {time.time() - began:.0f} s)')
+    say(f'    {text!r}')
+
+
+def report_end(step, best):
+    """Print how training ended."""
+    if step == max_iters:
+        seconds = time.time() - began
+        say(f'best val loss {best["loss"]:.4f} at step {best["step"]}, {seconds:.0f} seconds\n')
+    else:
+        saved = step >= first_save and not save_errors
+        hint = 'to resume, set resume = True' if saved else 'not saved'
+        say(f'stopped at step {step}: {hint}\n')
+
+
+def fail(message):
+    """End the program with one clear line."""
+    say(f'gpt.py: {message}'.partition('\n')[0], file=sys.stderr)
+    sys.exit(1)
+
+
+interrupts = []  # signals received: SIGINT (Ctrl-C) or SIGTERM
+
+
+def on_interrupt(number, frame):
+    """Finish this step, save, and stop. The second time, quit at once."""
+    if interrupts:
+        sys.exit(128 + number)
+    interrupts.append(number)
+
+
+checkpoint = Path(folder, str(checkpoint_path))
+temporary = Path(f'{checkpoint}.tmp')
+shape = {'block_size': block_size, 'n_embd': n_embd, 'n_head': n_head, 'n_layer': n_layer}
+shape['alphabet'] = ''.join(chars)
+first_save = min(100, eval_interval)  # a shorter run is not worth saving
+save_errors = []  # why the last save failed, if it did
+
+
+def start_or_resume(model, optimizer):
+    """Return the number of steps done, and the best model so far.
+
+    The settings always come from this file. So you can raise max_iters, say, or use another
+    text with the same alphabet.
+    """
+    global began
+    began = time.time()
+    run_edited_heads_as_written()
+    count = sum(p.numel() for p in model.parameters())
+    say(f'learning from {text_path}: {len(text):,} characters, {vocab_size} distinct')
+    say(f'model: {count:,} parameters, {16 if bfloat16 else 32}-bit math on {device}')
+    step, best = 0, {'loss': math.inf, 'parameters': model.state_dict()}
+
+    if (resume or restarts > 0) and checkpoint.exists():
+        state = read_checkpoint()
+        step = state['step']
+        model.load_state_dict(state['model'])
+        settings = optimizer.state_dict()['param_groups']
+        optimizer.load_state_dict({**state['optimizer'], 'param_groups': settings})
+        torch.set_rng_state(state['random'])
+        torch.cuda.set_rng_state_all(state['random_gpus'])
+        if state['text'] == zlib.crc32(text.encode()):  # losses can't be compared across texts
+            best = state['best']
+        say(f'resuming {checkpoint.name} at step {step}')
+    elif rank == 0:
+        try:
+            temporary.touch()
+            temporary.unlink()
+            if checkpoint.exists():
+                previous = checkpoint.replace(checkpoint.with_stem(f'{checkpoint.stem}-previous'))
+                say(f'the last run is now {previous.name}')
+            elif resume:
+                say(f'no {checkpoint.name} to resume: starting a new run')
+        except OSError as error:
+            fail(f'{checkpoint_path=} cannot be written: {error}')
+    return step, best
+
+
+def save_run(step, model, optimizer, best):
+    """Save all we need to resume training.
+
+    The new file replaces the old one only once it is safely on the disk. So even a power cut
+    leaves a complete file, old or new.
+    """
+    if not all(p.isfinite().all() for p in model.parameters()):
+        fail(f'the parameters blew up by step {step}. Is {learning_rate=} too high?')
+    if rank > 0 or step < first_save:
+        return
+    state = {
+        'shape': shape,
+        'text': zlib.crc32(text.encode()),
+        'step': step,
+        'best': best,
+        'model': model.state_dict(),
+        'optimizer': optimizer.state_dict(),
+        'random': torch.get_rng_state(),
+        'random_gpus': torch.cuda.get_rng_state_all(),
+    }
+    save_errors.clear()
+    try:
+        with open(temporary, 'wb') as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(checkpoint)
+    except (OSError, RuntimeError) as error:  # torch's RuntimeError: a full disk
+        save_errors.append(error)
+        say(f'gpt.py: step {step} could not be saved: {error}', file=sys.stderr)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_checkpoint():
+    """Load what save_run saved. weights_only refuses code from a stranger's file."""
+    try:
+        damaged = zipfile.ZipFile(checkpoint).testzip()  # torch does not verify checksums
+        if damaged:
+            raise ValueError(f'{damaged} is damaged')
+        state = torch.load(checkpoint, map_location='cpu', weights_only=True)
+        theirs = dict(state['shape'])
+    except Exception as error:
+        fail(f'{checkpoint} cannot be used: {type(error).__name__}: {error}')
+    differ = [f'{name} = {theirs.get(name)!r}' for name in shape if theirs.get(name) != shape[name]]
+    if differ:
+        fail(f'the model in {checkpoint.name} does not fit. It has {"; ".join(differ)}')
+    return state
+
+
+def load_model():
+    """The best model so far. In a notebook: import gpt; model = gpt.load_model()"""
+    run_edited_heads_as_written()
+    model = GPTLanguageModel().to(device)
+    model.load_state_dict(read_checkpoint()['best']['parameters'])
+    return model.eval()
+
+
+def check_settings():
+    """Stop at the first setting that can't work."""
+    counts = 'block_size n_embd n_head n_layer batch_size max_iters eval_interval eval_iters'
+    for names, kind, least, most in [
+        (counts, int, 1, 10**9),
+        ('warmup_iters max_new_tokens top_k seed', int, 0, 10**9),
+        ('learning_rate weight_decay temperature', float, 0, 10**9),
+        ('grad_clip', float, 1e-9, 10**9),
+        ('dropout', float, 0, 0.99),
+        ('resume fast_attention bfloat16', bool, False, True),
+    ]:
+        for name in names.split():
+            value = globals()[name]
+            fits = type(value) is kind or (kind is float and type(value) is int)
+            if not fits or not least <= value <= most:
+                fail(f'{name} = {value!r}: it must be {kind.__name__}, from {least} to {most}')
+
+    if n_embd % n_head != 0:
+        fail(f'{n_embd=} must be a multiple of {n_head=}')
+    if batch_size % world_size != 0:
+        fail(f'{batch_size=} must divide evenly among {world_size} processes')
+    if type(prompt) is not str or not set(prompt) <= set(chars):
+        fail(f'{prompt=} must be a string of characters from {text_path}')
+    if checkpoint.suffix != '.pt' or checkpoint.is_dir():
+        fail(f'{checkpoint_path=} must be a file name ending in .pt')
+    if len(val_data) <= block_size:
+        fail(f'{text_path} is too short: its last tenth must be longer than {block_size=}')
+    try:
+        torch.zeros(1, device=device).item()
+    except Exception as error:
+        fail(f'{device=} cannot be used here: {error}')
+
+
+def main():
+    """Train, unless that is done already, then print a sample."""
+    if hasattr(sys.stdout, 'reconfigure'):
+        sys.stdout.reconfigure(encoding='utf-8', errors='replace', line_buffering=True)
+    check_settings()
+    signals = [signal.SIGINT, signal.SIGTERM]
+    if world_size > 1:
+        join_processes()
+        signals = []  # this is up to torchrun
+
+    interrupts.clear()
+    handlers = {number: signal.signal(number, on_interrupt) for number in signals}
+    try:
+        steps = read_checkpoint()['step'] if resume and checkpoint.exists() else 0
+        if steps < max_iters:
+            model = train()
+        else:
+            model = load_model()
+            say(f'{checkpoint.name} has {steps} steps. To train further, raise {max_iters=}\n')
+    except (MemoryError, RuntimeError) as error:
+        if not re.search('MemoryError|(out of|allocate|not enough) memory', repr(error)):
+            raise
+        fail('out of memory: try a smaller batch_size, block_size, n_embd or n_layer')
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+    say(prompt + sample(model, max_new_tokens))
+    if world_size > 1:
+        torch.distributed.destroy_process_group()
+    if interrupts:
+        sys.exit(128 + interrupts[0])
+    if save_errors:
+        sys.exit(1)
+
 
 if __name__ == '__main__':
+    if sys.argv[1:]:
+        sys.exit(f'{__doc__}\nThere are no options. Edit the lines at the top of gpt.py.')
     try:
-        if hasattr(sys.stdout, 'reconfigure'):  # a notebook's stdout has no such method
-            sys.stdout.reconfigure(encoding='utf-8', errors='replace')
-        if sys.argv[1:]:
-            stop(f'takes no arguments, such as {sys.argv[1]!r}: edit the lines at the top of the file', 2)
-        check_settings()
-        if world_size > 1:  # after a restart, what the dead processes left in torchrun's store must not be found
-            kv = dist.PrefixStore(os.environ.get('TORCHELASTIC_RESTART_COUNT', '0'), next(dist.rendezvous('env://'))[0])
-            dist.init_process_group('cpu:gloo,cuda:nccl' if gpu else 'gloo', store=kv, rank=rank, world_size=world_size)
-        for path in [checkpoint] if resume else [previous, checkpoint]:  # a new run must not replace a foreign file
-            state = load_checkpoint(path) if path.exists() else None
-        finished = resume and state and state['iteration'] == state['settings']['max_iters']
-        if resume and rank == 0:
-            found = 'finished, so it only samples (resume = False trains anew)' if finished else 'found, going on'
-            print(f'{checkpoint.name}:', found if state else 'not there, starting afresh')
-        model, exit_code = (load_model(), 0) if finished else train(state if resume else None)
-        if rank == 0 and exit_code != 128 + signal.SIGTERM:
-            print(prompt + sample(model, max_new_tokens))
-        if world_size > 1:
-            dist.destroy_process_group()
-        sys.exit(exit_code)
-    except (OSError, RuntimeError, MemoryError) as error:
-        if any(words in repr(error) for words in ('MemoryError', 'out of memory', 'allocate')):  # torch has them all
-            error = 'out of memory; lower batch_size, block_size, n_embd or n_layer, at the top of the file'
-        elif 'state_dict' in str(error):
-            error = f'the model in {checkpoint} is not the one that this file defines; set resume = False'
-        elif not isinstance(error, OSError):
-            raise
-        sys.exit(f'gpt.py: {error}')
+        main()
+    except KeyboardInterrupt:
+        sys.exit(130)
