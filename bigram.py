@@ -15,7 +15,7 @@ import torch.nn as nn  # building blocks for models
 from torch.nn import functional as F  # functions for models
 from tqdm import tqdm  # a progress bar
 
-# ----------------------------------------------------------
+# ----------------------------------------------
 # Hyperparameters
 #
 # These are the numbers we choose. (The numbers the model learns are its parameters.)
@@ -33,7 +33,7 @@ torch.manual_seed(seed)
 if hasattr(sys.stdout, 'reconfigure'):  # not in a notebook
     sys.stdout.reconfigure(encoding='utf-8', errors='replace', line_buffering=True)
 
-# ----------------------------------------------------------
+# ----------------------------------------------
 # The text, as numbers
 #
 # A model can only calculate, so each distinct character gets a number.
@@ -75,7 +75,7 @@ if vocab_size > 5000:
 print(f'{text_path}: {len(text):,} characters, {vocab_size} distinct')
 print(f'The first 20: {text[:20]!r} -> {data[:20].tolist()}')
 
-# ----------------------------------------------------------
+# ----------------------------------------------
 # What is there to predict?
 #
 # Every place in the text asks a little question. Given the characters so far (the context),
@@ -92,7 +92,7 @@ for t in range(8):
 # gpt.py will use the whole context. The bigram model sees only the last character. (A bigram
 # is two characters in a row.)
 
-# ----------------------------------------------------------
+# ----------------------------------------------
 # The model, by counting
 #
 # How often does one character follow another? Count every pair, then divide by how often its
@@ -116,13 +116,13 @@ counted = train_counts / totals  # probabilities: each row sums to 1
 def mean_loss(probs, counts):
     """How badly do these probabilities predict the counted pairs?
 
-    A good model gives the real text a high probability. To get it, multiply the probabilities
-    of all the characters. The result is too small for a float, so we take logarithms, and the
-    product becomes a sum. The loss is the mean of -ln(probability) over all characters. It is
-    0 if the model is always certain and right. If 65 characters all look equally likely, it is
-    ln(65) = 4.17. Lower is better.
+    A good model gives the real text a high probability. The probability of a whole text is the
+    product of the probabilities of its characters. That is too small for a float, so we take
+    logarithms, and the product becomes a sum. A pair that occurs 100 times adds its logarithm
+    100 times. The loss is the mean of -ln(probability). It is 0 if the model is always certain
+    and right. If 65 characters all look equally likely, it is ln(65) = 4.17. Lower is better.
     """
-    log_probs = probs.log().expand(counts.shape)
+    log_probs = probs.log().expand(counts.shape)  # probs may also be a single row, used for all
     seen = counts > 0  # skip pairs that never occur: their logarithm may be minus infinity
     return -(counts[seen] * log_probs[seen]).sum().item() / counts.sum().item()
 
@@ -134,7 +134,7 @@ print(f'Counting gives a loss of {mean_loss(counted, train_counts):.4f}.')
 
 # No model that sees only one character can do better on the text we counted.
 
-# ----------------------------------------------------------
+# ----------------------------------------------
 # The same model, by learning
 #
 # There are 65 possible contexts of one character, but 65 to the power of 64 contexts of 64
@@ -175,7 +175,7 @@ class BigramLanguageModel(nn.Module):
     def generate(self, idx, max_new_tokens):
         """Continue the text: idx (B, T) -> (B, T + max_new_tokens)."""
         for _ in range(max_new_tokens):
-            logits, _ = self(idx[:, -1:])  # only the last character matters
+            logits, _ = self(idx[:, -1:])  # runs forward() on the last character of each text
             probs = F.softmax(logits[:, -1], dim=-1)  # (B, vocab_size)
             idx_next = torch.multinomial(probs, num_samples=1)  # (B, 1), by probability
             idx = torch.cat((idx, idx_next), dim=1)  # (B, T + 1)
@@ -185,32 +185,33 @@ class BigramLanguageModel(nn.Module):
 model = BigramLanguageModel().to(device)
 
 # Which way is downhill? The gradient tells us. It says how fast the loss rises as we raise each
-# parameter. loss.backward() finds it for all of them at once, using the chain rule. Then the
-# optimizer, AdamW, moves each parameter the other way. The steps get smaller and smaller, so
-# that the model settles at the bottom.
+# parameter. Torch remembers how it has computed the loss. So loss.backward() can go back through
+# all of it, with the chain rule, and leave the gradient of every parameter p in p.grad. There the
+# optimizer, AdamW, finds it, and moves each parameter the other way. The steps get smaller and
+# smaller, so that the model settles at the bottom.
 optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.0)
 for step in tqdm(range(max_iters), leave=False, disable=None):
-    for group in optimizer.param_groups:
+    for group in optimizer.param_groups:  # there is only one
         group['lr'] = learning_rate * (1 - step / max_iters)
     x, y = get_batch('train')
     logits, loss = model(x, y)  # runs forward(): how wrong is the model on this batch?
-    optimizer.zero_grad()  # forget the last gradient
+    optimizer.zero_grad()  # forget the last gradient, or the new one would be added to it
     loss.backward()  # compute a new one
     optimizer.step()  # move
 
 learned = F.softmax(model.token_embedding.weight.detach().cpu(), dim=-1)
 print(f'Learning gives a loss of {mean_loss(learned, train_counts):.4f}.')
 
-# ----------------------------------------------------------
+# ----------------------------------------------
 # What has it learned?
 
 print('\nThe model writes:\n')
-start = torch.tensor([[0]], device=device)  # start from character 0
+start = torch.tensor([[0]], device=device)  # character 0, the newline in most texts
 print(decode_list(model.generate(start, max_new_tokens)[0, 1:].tolist()))
 
 # Now compare, on both parts of the text. A pair that never occurs in training gets probability
-# 0. If it turns up in validation, the loss is infinite. So for that column, we add 1 to every
-# count.
+# 0. If it turns up in validation, the loss is infinite. So for the validation loss, we add 1 to
+# every count. (The learned model can do without: softmax is never exactly 0.)
 uniform = torch.full((vocab_size,), 1 / vocab_size)
 singles = train_counts.sum(dim=0)  # how often does each character occur, whatever came before?
 singles_plus_1 = (singles + 1) / (singles + 1).sum()
@@ -227,5 +228,4 @@ for name, on_train, on_val in [
     val_loss = mean_loss(on_val, val_counts)
     print(f'{name:20} {train_loss:10.4f} {val_loss:11.4f}')
 
-print('\nLearning got almost as far as counting. But one character of context is not enough.')
-print('gpt.py looks at more.')
+print('\nOne character of context gets us only so far. gpt.py looks at more.')

@@ -3,7 +3,7 @@
     python gpt.py
 
 trains on the plays in input.txt for a few minutes, on an ordinary CPU, and prints a sample.
-Watch the loss fall from 4.2 (pure guessing) to about 1.5, as noise turns into dialogue.
+Watch the loss fall from 4.3 (mere guessing) to about 1.5, as noise turns into dialogue.
 
 Read it from top to bottom. Then change a number or a line, and run it again. Everything after
 "The lesson ends here" is housekeeping. If all of this is new to you, start with bigram.py.
@@ -14,6 +14,7 @@ come from Andrej Karpathy's lecture "Let's build GPT".
 
 import copy
 import inspect
+import io
 import math
 import os
 import re
@@ -30,7 +31,7 @@ import torch.nn as nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-# ----------------------------------------------------------
+# ----------------------------------------------
 # Hyperparameters
 #
 # These are the numbers we choose. (The numbers the model learns are its parameters.) Just skim
@@ -73,7 +74,7 @@ fast_attention = True  # compute all heads at once
 # Use 16-bit numbers if the hardware has them (a T4 GPU doesn't). Less precise, but faster.
 bfloat16 = torch.cuda.is_bf16_supported(False) if gpu else torch.cpu._is_avx512_bf16_supported()
 
-# ----------------------------------------------------------
+# ----------------------------------------------
 # The text, as numbers
 #
 # A model can only calculate, so each distinct character gets a number.
@@ -126,7 +127,7 @@ def get_batch(split, generator=None):
     return x.to(device), y.to(device)
 
 
-# ----------------------------------------------------------
+# ----------------------------------------------
 # The model
 #
 # The bigram model looks at one character and guesses the next. How can a model use everything
@@ -165,28 +166,28 @@ def attention(q, k, v, training=False):
         h looks at   0.4   0.6    .
         e looks at   0.1   0.7   0.2    mostly h
 
-    q, k, v (..., T, head_size) -> (..., T, head_size)
+    q, k, v (..., T, head_size) -> (..., T, head_size). (... is B, or B and all the heads.)
     (Vaswani et al., "Attention Is All You Need", 2017)
     """
     T, head_size = q.shape[-2:]
 
     # How well does each query match each key? Take the dot product: multiply them number by
-    # number and add it all up. The more numbers, the larger such a sum. It typically grows like
-    # sqrt(head_size), so we divide by that. Otherwise one character gets nearly all the weight.
+    # number and add it all up. Such a sum typically grows like sqrt(head_size), so we divide by
+    # that. Otherwise softmax, below, would give one character nearly all the weight.
     scores = q @ k.transpose(-2, -1) / math.sqrt(head_size)  # (..., T, T)
 
     # No looking ahead: the later characters are the answers. A score of minus infinity becomes
     # a weight of 0.
     later = torch.ones(T, T, dtype=torch.bool, device=q.device).triu(diagonal=1)  # (T, T)
-    scores = scores.masked_fill(later, float('-inf'))  # (..., T, T)
+    scores = scores.masked_fill(later, float('-inf'))
 
     # Softmax turns each row of scores into weights that sum to 1. It takes exp(score), which is
     # never negative, and divides by the row's sum.
     weights = F.softmax(scores, dim=-1)  # (..., T, T)
 
     # In training, dropout zeroes random weights and scales up the rest to make up for it. A
-    # model that can't count on any one number has a harder time memorizing the text.
-    weights = F.dropout(weights, dropout, training)  # (..., T, T)
+    # model that can't rely on any one number has a harder time memorizing the text.
+    weights = F.dropout(weights, dropout, training)
 
     # Each character gets a weighted average of the values.
     return weights @ v  # (..., T, T) @ (..., T, head_size) -> (..., T, head_size)
@@ -195,8 +196,8 @@ def attention(q, k, v, training=False):
 class Head(nn.Module):
     """One attention head: (B, T, C) -> (B, T, head_size).
 
-    nn.Linear(n, m) turns n numbers into m. Each of the m is a sum over the n, each one times a
-    learned parameter. (The bias is one more parameter, added to the sum.)
+    nn.Linear(n, m) multiplies by a matrix of parameters: n numbers in, m numbers out, for each
+    character on its own. (A bias would be added to that. These three do without.)
     """
 
     def __init__(self, head_size):
@@ -209,7 +210,7 @@ class Head(nn.Module):
         k = self.key(x)  # (B, T, head_size)
         q = self.query(x)  # (B, T, head_size)
         v = self.value(x)  # (B, T, head_size)
-        return attention(q, k, v, self.training)
+        return attention(q, k, v, self.training)  # set by model.train() and model.eval()
 
 
 class MultiHeadAttention(nn.Module):
@@ -255,8 +256,8 @@ class Block(nn.Module):
     """Attention, then feed-forward: (B, T, C) -> (B, T, C).
 
     Both halves add their result to x instead of replacing x (a residual connection). So a
-    block only needs to learn what to change. And in training, even the first block has a
-    direct line to the loss.
+    block only needs to learn what to change. And a gradient passes through a sum unchanged, so
+    even the first block learns at full strength.
 
     Both halves read x through a layer norm. It shifts and scales each vector to mean 0 and
     variance 1. So they always see numbers of the same size, however much x has grown.
@@ -281,7 +282,7 @@ class GPTLanguageModel(nn.Module):
     def __init__(self):
         super().__init__()
         # A vector for each character of the alphabet, and one for each position in a piece.
-        # Attention takes an average, which ignores order. Position vectors restore it.
+        # Attention takes an average, which ignores order. Adding position vectors restores it.
         self.token_embedding_table = nn.Embedding(vocab_size, n_embd)
         self.position_embedding_table = nn.Embedding(block_size, n_embd)
         self.blocks = nn.Sequential(*[Block(n_embd, n_head) for _ in range(n_layer)])
@@ -308,7 +309,7 @@ class GPTLanguageModel(nn.Module):
         pos_emb = self.position_embedding_table(torch.arange(T, device=idx.device))  # (T, C)
         x = tok_emb + pos_emb  # (B, T, C)
         x = self.blocks(x)  # (B, T, C)
-        x = self.ln_f(x)  # (B, T, C)
+        x = self.ln_f(x)
         logits = self.lm_head(x)  # (B, T, vocab_size)
 
         if targets is None:
@@ -321,7 +322,7 @@ class GPTLanguageModel(nn.Module):
         for _ in range(max_new_tokens):
             # What may come next? (The model sees at most block_size characters.)
             logits, _ = self(idx[:, -block_size:])
-            logits = logits[:, -1].float()  # (B, vocab_size)
+            logits = logits[:, -1].float()  # (B, vocab_size), in 32 bits again
 
             # Rule out every character that scores below the k-th best.
             if top_k > 0:
@@ -350,7 +351,7 @@ def sample(model, length):
     return decode_list(idx[0, len(start) :].tolist())
 
 
-# ----------------------------------------------------------
+# ----------------------------------------------
 # Training
 #
 # Show the model some text, measure how wrong it is, and move every parameter a little in
@@ -369,7 +370,7 @@ def learn(model, optimizer, step):
     for group in optimizer.param_groups:
         group['lr'] = learning_rate_at(step)
     model.train()  # turns dropout on
-    x, y = share(*get_batch('train'))  # without torchrun, the whole batch
+    x, y = share(*get_batch('train'))  # all of it, unless several GPUs share the work
     logits, loss = model(x, y)  # how wrong is it?
     optimizer.zero_grad()  # forget the last gradient
     loss.backward()  # compute a new one: how fast does the loss rise with each parameter?
@@ -399,7 +400,7 @@ def evaluate(step, model, optimizer, best):
     if losses['val'] < best['loss']:
         parameters = copy.deepcopy(model.state_dict())
         best.update(loss=losses['val'], step=step, parameters=parameters)
-    save_run(step, model, optimizer, best)
+    save_run(step, model, optimizer, best, losses['val'])
     report(step, losses, sample(model, 60))
 
 
@@ -416,7 +417,7 @@ def train():
     )
 
     step, best = start_or_resume(model, optimizer)  # a new run starts at 0
-    network = distribute(model)  # without torchrun, just the model
+    network = distribute(model)  # just the model, unless several GPUs share the work
     bar = progress_bar(step)
 
     while step < max_iters and not interrupts:  # until done, or Ctrl-C
@@ -436,51 +437,17 @@ def train():
     return model
 
 
-# ----------------------------------------------------------
+# That's all. Now change something: n_head = 1, or no pos_emb, or no "x +" in Block. Guess the
+# loss first.
+
+# ----------------------------------------------
 # The lesson ends here
 #
-# Now change something: n_head = 1, or no pos_emb, or no "x +" in Block. Guess the loss first.
-#
-# The rest makes attention faster, splits the work among processes, prints, saves, resumes,
+# The rest splits the work among processes, prints, makes attention faster, saves, resumes,
 # and catches bad settings with one clear message.
 
 
-def all_heads_at_once(heads, x):
-    """torch.cat([head(x) for head in heads], dim=-1), in fewer, larger steps."""
-    B, T, C = x.shape
-
-    def project(layers):
-        weight = torch.cat([layer.weight for layer in layers])  # one matrix for all heads
-        return F.linear(x, weight).view(B, T, len(layers), -1).transpose(1, 2)
-
-    q = project([head.query for head in heads])  # (B, n_head, T, head_size)
-    k = project([head.key for head in heads])
-    v = project([head.value for head in heads])
-    training = heads[0].training
-    if gpu:  # torch's own, which needs less memory
-        p = dropout if training else 0.0
-        out = F.scaled_dot_product_attention(q, k, v, dropout_p=p, is_causal=True)
-    else:
-        out = attention(q, k, v, training)
-    return out.transpose(1, 2).reshape(B, T, -1)  # (B, T, C)
-
-
-def run_edited_heads_as_written():
-    """If you edit attention, Head or MultiHeadAttention, your version is what runs.
-
-    all_heads_at_once takes over only while the source of all three is unchanged.
-    """
-    global fast_attention
-    try:
-        source = ''.join(map(inspect.getsource, (attention, Head, MultiHeadAttention)))
-    except (OSError, TypeError):  # typed into a shell, perhaps
-        source = ''
-    if fast_attention and zlib.crc32(source.encode()) != 0x4D8D6B0E:
-        fast_attention = False
-        say('attention, Head or MultiHeadAttention was edited, so the heads run one by one')
-
-
-# torchrun starts this file several times, to share the work among processes (or GPUs).
+# torchrun starts this file several times, once for each GPU (or on a CPU, each process).
 rank = int(os.environ.get('RANK', 0))
 world_size = int(os.environ.get('WORLD_SIZE', 1))
 restarts = int(os.environ.get('TORCHELASTIC_RESTART_COUNT', 0))
@@ -502,7 +469,7 @@ def share(x, y):
 
 
 def distribute(model):
-    """Under torchrun, let all copies of the model average their gradients."""
+    """Let all copies of the model average their gradients."""
     return nn.parallel.DistributedDataParallel(model) if world_size > 1 else model
 
 
@@ -513,20 +480,20 @@ def say(line, file=None):
     try:
         tqdm.write(line, file=file)
     except OSError:  # a full disk or a closed pipe
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), (file or sys.stdout).fileno())
 
 
 def progress_bar(step):
-    """A bar for terminals. Elsewhere, report() has to do."""
-    hidden = True if rank > 0 else None
-    return tqdm(total=max_iters, initial=step, leave=False, disable=hidden)
+    """A bar, in terminals only."""
+    disable = True if rank > 0 else None
+    return tqdm(total=max_iters, initial=step, leave=False, disable=disable)
 
 
-def report(step, losses, text):
+def report(step, losses, line):
     """Print the losses, and a sample of what the model writes now."""
-    line = f'step {step}: train loss {losses["train"]:.4f}, val loss {losses["val"]:.4f}'
-    say(f'{line}  ({step / max_iters:.0%}, {time.time() - began:.0f} s)')
-    say(f'    {text!r}')
+    start = f'step {step}: train loss {losses["train"]:.4f}, val loss {losses["val"]:.4f}'
+    say(f'{start}  ({step / max_iters:.0%}, {time.time() - began:.0f} s)')
+    say(f'    {line!r}')
 
 
 def report_end(step, best):
@@ -535,8 +502,7 @@ def report_end(step, best):
         seconds = time.time() - began
         say(f'best val loss {best["loss"]:.4f} at step {best["step"]}, {seconds:.0f} seconds\n')
     else:
-        saved = step >= first_save and not save_errors
-        hint = 'to resume, set resume = True' if saved else 'not saved'
+        hint = 'not saved' if save_errors else 'to resume, set resume = True'
         say(f'stopped at step {step}: {hint}\n')
 
 
@@ -544,6 +510,42 @@ def fail(message):
     """End the program with one clear line."""
     say(f'gpt.py: {message}'.partition('\n')[0], file=sys.stderr)
     sys.exit(1)
+
+
+def all_heads_at_once(heads, x):
+    """torch.cat([head(x) for head in heads], dim=-1), in fewer, larger steps."""
+    B, T, C = x.shape
+
+    def project(layers):
+        weight = torch.cat([layer.weight for layer in layers])
+        return F.linear(x, weight).view(B, T, len(layers), -1).transpose(1, 2)
+
+    q = project([head.query for head in heads])  # (B, n_head, T, head_size)
+    k = project([head.key for head in heads])
+    v = project([head.value for head in heads])
+    training = heads[0].training
+    if gpu:  # torch's own, which needs less memory
+        p = dropout if training else 0.0
+        out = F.scaled_dot_product_attention(q, k, v, dropout_p=p, is_causal=True)
+    else:
+        out = attention(q, k, v, training)
+    return out.transpose(1, 2).reshape(B, T, -1)  # (B, T, C)
+
+
+def heads_were_edited():
+    """Whether all_heads_at_once no longer does what the heads do."""
+    parts = [attention, Head.__init__, Head.forward]
+    parts += [MultiHeadAttention.__init__, MultiHeadAttention.forward]
+    try:
+        source = ''.join(map(inspect.getsource, parts))
+    except (OSError, TypeError):  # typed into a shell, perhaps
+        source = ''
+    return zlib.crc32(source.encode()) != 0x87429DB8
+
+
+if fast_attention and heads_were_edited():  # then your version is what runs
+    fast_attention = False
+    say('attention, Head or MultiHeadAttention was edited, so the heads run one by one')
 
 
 interrupts = []  # signals received: SIGINT (Ctrl-C) or SIGTERM
@@ -560,19 +562,17 @@ checkpoint = Path(folder, str(checkpoint_path))
 temporary = Path(f'{checkpoint}.tmp')
 shape = {'block_size': block_size, 'n_embd': n_embd, 'n_head': n_head, 'n_layer': n_layer}
 shape['alphabet'] = ''.join(chars)
-first_save = min(100, eval_interval)  # a shorter run is not worth saving
+exam = zlib.crc32(f'{seed} {eval_iters} {batch_size} {block_size} {text}'.encode())
 save_errors = []  # why the last save failed, if it did
 
 
 def start_or_resume(model, optimizer):
     """Return the number of steps done, and the best model so far.
 
-    The settings always come from this file. So you can raise max_iters, say, or use another
-    text with the same alphabet.
+    The settings are always those of this file. So you can raise max_iters, say.
     """
     global began
     began = time.time()
-    run_edited_heads_as_written()
     count = sum(p.numel() for p in model.parameters())
     say(f'learning from {text_path}: {len(text):,} characters, {vocab_size} distinct')
     say(f'model: {count:,} parameters, {16 if bfloat16 else 32}-bit math on {device}')
@@ -585,8 +585,8 @@ def start_or_resume(model, optimizer):
         settings = optimizer.state_dict()['param_groups']
         optimizer.load_state_dict({**state['optimizer'], 'param_groups': settings})
         torch.set_rng_state(state['random'])
-        torch.cuda.set_rng_state_all(state['random_gpus'])
-        if state['text'] == zlib.crc32(text.encode()):  # losses can't be compared across texts
+        torch.cuda.set_rng_state_all(state['random_gpus'][: torch.cuda.device_count()])
+        if state['exam'] == exam:  # else the losses can't be compared
             best = state['best']
         say(f'resuming {checkpoint.name} at step {step}')
     elif rank == 0:
@@ -603,19 +603,22 @@ def start_or_resume(model, optimizer):
     return step, best
 
 
-def save_run(step, model, optimizer, best):
+def save_run(step, model, optimizer, best, loss=0.0):
     """Save all we need to resume training.
 
     The new file replaces the old one only once it is safely on the disk. So even a power cut
     leaves a complete file, old or new.
     """
-    if not all(p.isfinite().all() for p in model.parameters()):
-        fail(f'the parameters blew up by step {step}. Is {learning_rate=} too high?')
-    if rank > 0 or step < first_save:
+    if not math.isfinite(loss) or not all(p.isfinite().all() for p in model.parameters()):
+        fail(f'the numbers blew up by step {step}. Is {learning_rate=} too high?')
+    if step < min(100, eval_interval, max_iters):  # begun by mistake?
+        save_errors[:] = ['too early']
+        return
+    if rank > 0:
         return
     state = {
         'shape': shape,
-        'text': zlib.crc32(text.encode()),
+        'exam': exam,
         'step': step,
         'best': best,
         'model': model.state_dict(),
@@ -623,18 +626,21 @@ def save_run(step, model, optimizer, best):
         'random': torch.get_rng_state(),
         'random_gpus': torch.cuda.get_rng_state_all(),
     }
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
     save_errors.clear()
     try:
-        with open(temporary, 'wb') as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(checkpoint)
-    except (OSError, RuntimeError) as error:  # torch's RuntimeError: a full disk
+        try:
+            with open(temporary, 'wb') as file:
+                file.write(buffer.getbuffer())
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(checkpoint)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
         save_errors.append(error)
         say(f'gpt.py: step {step} could not be saved: {error}', file=sys.stderr)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def read_checkpoint():
@@ -654,8 +660,7 @@ def read_checkpoint():
 
 
 def load_model():
-    """The best model so far. In a notebook: import gpt; model = gpt.load_model()"""
-    run_edited_heads_as_written()
+    """The best model. In a notebook: import gpt; model = gpt.load_model()"""
     model = GPTLanguageModel().to(device)
     model.load_state_dict(read_checkpoint()['best']['parameters'])
     return model.eval()
@@ -684,7 +689,7 @@ def check_settings():
         fail(f'{batch_size=} must divide evenly among {world_size} processes')
     if type(prompt) is not str or not set(prompt) <= set(chars):
         fail(f'{prompt=} must be a string of characters from {text_path}')
-    if checkpoint.suffix != '.pt' or checkpoint.is_dir():
+    if checkpoint.suffix != '.pt' or os.path.isdir(checkpoint):
         fail(f'{checkpoint_path=} must be a file name ending in .pt')
     if len(val_data) <= block_size:
         fail(f'{text_path} is too short: its last tenth must be longer than {block_size=}')
@@ -702,7 +707,7 @@ def main():
     signals = [signal.SIGINT, signal.SIGTERM]
     if world_size > 1:
         join_processes()
-        signals = []  # this is up to torchrun
+        signals = []  # up to torchrun
 
     interrupts.clear()
     handlers = {number: signal.signal(number, on_interrupt) for number in signals}
@@ -714,7 +719,7 @@ def main():
             model = load_model()
             say(f'{checkpoint.name} has {steps} steps. To train further, raise {max_iters=}\n')
     except (MemoryError, RuntimeError) as error:
-        if not re.search('MemoryError|(out of|allocate|not enough) memory', repr(error)):
+        if not re.search('MemoryError|bad_alloc|(out of|allocate|not enough) memory', repr(error)):
             raise
         fail('out of memory: try a smaller batch_size, block_size, n_embd or n_layer')
     finally:
@@ -725,7 +730,7 @@ def main():
     if world_size > 1:
         torch.distributed.destroy_process_group()
     if interrupts:
-        sys.exit(128 + interrupts[0])
+        sys.exit(128 + interrupts.pop())
     if save_errors:
         sys.exit(1)
 
