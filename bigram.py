@@ -2,7 +2,7 @@
 
     python bigram.py
 
-takes a few seconds. It prints its story in the order you read it here. What is there to predict?
+takes a few seconds. It prints its story in the order you read it here: What is there to predict?
 How good is a guess if we simply count? And can a model learn the same thing without counting?
 Learning is how all the larger models are made.
 """
@@ -62,8 +62,8 @@ def decode_list(l):
 
 data = torch.tensor(encode_string(text))
 
-# The model learns from the first 90%. The rest is for validation. How well does it do on text
-# it has never seen?
+# The model learns from the first 90%. The rest is for validation: how well does the
+# model do on text it has never seen?
 n = int(0.9 * len(data))
 train_data, val_data = data[:n], data[n:]
 
@@ -104,12 +104,12 @@ for t in range(8):
 def count_pairs(part):
     """counts[i, j]: how often character j follows character i. (vocab_size, vocab_size)"""
     pairs = part[:-1] * vocab_size + part[1:]  # the pair (i, j) as the number i * vocab_size + j
-    return torch.bincount(pairs, minlength=vocab_size**2).view(vocab_size, vocab_size)
+    return torch.bincount(pairs, minlength=vocab_size**2).reshape(vocab_size, vocab_size)
 
 
 train_counts = count_pairs(train_data)
 val_counts = count_pairs(val_data)
-totals = train_counts.sum(dim=1, keepdim=True).clamp(min=1)  # at least 1, so as not to divide by 0
+totals = train_counts.sum(dim=1, keepdim=True).clamp(min=1)  # at least 1, to avoid dividing by 0
 counted = train_counts / totals  # probabilities: each row sums to 1
 
 
@@ -122,7 +122,7 @@ def mean_loss(probs, counts):
     100 times. The loss is the mean of -ln(probability). It is 0 if the model is always certain
     and right. If 65 characters all look equally likely, it is ln(65) = 4.17. Lower is better.
     """
-    log_probs = probs.log().expand(counts.shape)  # probs may also be a single row, used for all
+    log_probs = probs.log().expand(counts.shape)  # a single row of probs is used for all
     seen = counts > 0  # skip pairs that never occur: their logarithm may be minus infinity
     return -(counts[seen] * log_probs[seen]).sum().item() / counts.sum().item()
 
@@ -163,15 +163,15 @@ class BigramLanguageModel(nn.Module):
 
         B is the number of pieces in the batch. T is the number of characters in each. Logits
         are scores. Softmax turns them into probabilities. It takes exp(score), which is
-        positive, and divides by the sum over all characters. Cross-entropy is softmax followed
-        by the loss we already know: the mean of -ln(probability of the target).
+        positive, and divides by the sum over all characters. F.cross_entropy does that, too, and
+        then takes the loss we already know: the mean of -ln(probability of the target).
         """
         logits = self.token_embedding(idx)  # row idx[b, t] of the table, for every b and t
         if targets is None:
             return logits, None
         return logits, F.cross_entropy(logits.flatten(0, 1), targets.flatten())
 
-    @torch.no_grad()  # we need no gradients here
+    @torch.no_grad()  # only learning, below, needs gradients
     def generate(self, idx, max_new_tokens):
         """Continue the text: idx (B, T) -> (B, T + max_new_tokens)."""
         for _ in range(max_new_tokens):
@@ -184,22 +184,22 @@ class BigramLanguageModel(nn.Module):
 
 model = BigramLanguageModel().to(device)
 
-# Which way is downhill? The gradient tells us. It says how fast the loss rises as we raise each
-# parameter. Torch remembers how it has computed the loss. So loss.backward() can go back through
-# all of it, with the chain rule, and leave the gradient of every parameter p in p.grad. There the
-# optimizer, AdamW, finds it, and moves each parameter the other way. The steps get smaller and
-# smaller, so that the model settles at the bottom.
+# Think of the loss as a height. Which way is downhill? The gradient tells us: it says how fast
+# the loss rises as we raise each parameter. Torch remembers how it computed the loss, so
+# loss.backward() can go back through all of it (by the chain rule of calculus) and leave the
+# gradient of every parameter p in p.grad. The optimizer, AdamW, picks it up there and moves each
+# parameter the other way. We make its steps smaller and smaller, so that the model settles at the
+# bottom. (weight_decay is explained in gpt.py. We don't need it here.)
 optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.0)
 for step in tqdm(range(max_iters), leave=False, disable=None):
-    for group in optimizer.param_groups:  # there is only one
-        group['lr'] = learning_rate * (1 - step / max_iters)
+    optimizer.param_groups[0]['lr'] = learning_rate * (1 - step / max_iters)
     x, y = get_batch('train')
     logits, loss = model(x, y)  # runs forward(): how wrong is the model on this batch?
     optimizer.zero_grad()  # forget the last gradient, or the new one would be added to it
     loss.backward()  # compute a new one
     optimizer.step()  # move
 
-learned = F.softmax(model.token_embedding.weight.detach().cpu(), dim=-1)
+learned = F.softmax(model.token_embedding.weight.detach().cpu(), dim=-1)  # its probabilities
 print(f'Learning gives a loss of {mean_loss(learned, train_counts):.4f}.')
 
 # ----------------------------------------------
@@ -211,7 +211,7 @@ print(decode_list(model.generate(start, max_new_tokens)[0, 1:].tolist()))
 
 # Now compare, on both parts of the text. A pair that never occurs in training gets probability
 # 0. If it turns up in validation, the loss is infinite. So for the validation loss, we add 1 to
-# every count. (The learned model can do without: softmax is never exactly 0.)
+# every count. (The learned model doesn't need that: softmax is never exactly 0.)
 uniform = torch.full((vocab_size,), 1 / vocab_size)
 singles = train_counts.sum(dim=0)  # how often does each character occur, whatever came before?
 singles_plus_1 = (singles + 1) / (singles + 1).sum()

@@ -3,13 +3,13 @@
     python gpt.py
 
 trains on the plays in input.txt for a few minutes, on an ordinary CPU, and prints a sample.
-Watch the loss fall from 4.3 (mere guessing) to about 1.5, as noise turns into dialogue.
+Watch the loss fall from 4.3 (untrained) to about 1.5, as noise turns into dialogue.
 
 Read it from top to bottom. Then change a number or a line, and run it again. Everything after
 "The lesson ends here" is housekeeping. If all of this is new to you, start with bigram.py.
 
-GPT is short for generative pre-trained transformer (Radford et al., 2018). The class names
-come from Andrej Karpathy's lecture "Let's build GPT".
+GPT is short for generative pre-trained transformer (Radford et al., 2018). The model follows
+Andrej Karpathy's lecture "Let's build GPT".
 """
 
 import copy
@@ -48,19 +48,19 @@ n_layer = 6 if gpu else 2  # blocks
 dropout = 0.2 if gpu else 0.0  # share of numbers zeroed at random in training
 
 # training
-max_iters = 2500 if gpu else 4500  # training steps
-batch_size = 64 if gpu else 24  # pieces of text in each
+max_iters = 2500 if gpu else 4000  # training steps
+batch_size = 64 if gpu else 24  # pieces of text per step
 learning_rate = 1e-3 if gpu else 4e-3  # roughly how far a step moves each parameter
-warmup_iters = 100  # steps to ramp up to that
+warmup_iters = 100  # steps to ramp it up
 weight_decay = 0.1 if gpu else 0.2  # how strongly parameters are pulled toward zero
-grad_clip = 1.0  # longer gradients shrink to this length
+grad_clip = 1.0  # cap on the length of the gradient
 eval_interval = 250  # steps between evaluations
-eval_iters = 200 if gpu else 25  # batches in each
+eval_iters = 200 if gpu else 25  # batches per evaluation
 seed = 1337  # the same seed repeats the same run
 
 # the sample
 prompt = ''  # how it begins
-max_new_tokens = 500  # how many characters follow (a token is a unit of text)
+max_new_tokens = 500  # how many tokens follow (our tokens are characters)
 temperature = 0.8  # below 1 plays it safe, above 1 gets wild, 0 is never random
 top_k = 0  # pick only from the k likeliest characters (0: from all)
 
@@ -71,7 +71,7 @@ resume = False  # True: continue the saved run
 
 # speed
 fast_attention = True  # compute all heads at once
-# Use 16-bit numbers if the hardware has them (a T4 GPU doesn't). Less precise, but faster.
+# bfloat16 takes 16 bits per number, not 32. Less precise, but faster. (A T4 GPU lacks it.)
 bfloat16 = torch.cuda.is_bf16_supported(False) if gpu else torch.cpu._is_avx512_bf16_supported()
 
 # ----------------------------------------------
@@ -104,8 +104,8 @@ def decode_list(l):
 # The same as torch.tensor(encode_string(text)), but without building a long list.
 data = torch.from_numpy(np.fromiter(map(char_to_index.get, text), np.int64, len(text)))
 
-# The model learns from the first 90%. The rest is for validation. How well does it do on text
-# it has never seen?
+# The model learns from the first 90%. The rest is for validation: how well does the
+# model do on text it has never seen?
 n = int(0.9 * len(data))
 train_data, val_data = data[:n], data[n:]
 
@@ -128,9 +128,9 @@ def get_batch(split, generator=None):
 
 
 # ----------------------------------------------
-# The model
+# The model, a transformer
 #
-# The bigram model looks at one character and guesses the next. How can a model use everything
+# A bigram model looks at one character and guesses the next. How can a model use everything
 # that came before?
 #
 # First, every character becomes a vector: n_embd numbers that describe it, looked up in a
@@ -138,14 +138,14 @@ def get_batch(split, generator=None):
 # information from one another (attention). Then each one works on what it found (feed-forward).
 # By the end, every vector has become a prediction of the next character.
 #
-# Nobody says what any of these numbers mean. Training finds that out.
+# Nobody decides what these numbers mean. Training does.
 #
 #     idx       (B, T)               the text, as numbers
 #      |    token_embedding_table, position_embedding_table
-#      x       (B, T, C)            a vector for each character
+#      x        (B, T, C)            a vector for each character
 #      |    n_layer blocks, each    x = x + attention
 #      |                            x = x + feed-forward
-#      x       (B, T, C)            the same vectors, now full of context
+#      x        (B, T, C)            the vectors, now full of context
 #      |    ln_f, lm_head
 #     logits    (B, T, vocab_size)   scores for every possible next character
 #
@@ -166,14 +166,15 @@ def attention(q, k, v, training=False):
         h looks at   0.4   0.6    .
         e looks at   0.1   0.7   0.2    mostly h
 
-    q, k, v (..., T, head_size) -> (..., T, head_size). (... is B, or B and all the heads.)
+    q, k, v and the result are all (..., T, head_size): head_size numbers per character. (The
+    dots stand for B, or for B and all the heads.)
     (Vaswani et al., "Attention Is All You Need", 2017)
     """
     T, head_size = q.shape[-2:]
 
     # How well does each query match each key? Take the dot product: multiply them number by
-    # number and add it all up. Such a sum typically grows like sqrt(head_size), so we divide by
-    # that. Otherwise softmax, below, would give one character nearly all the weight.
+    # number and add it all up. Longer vectors give larger sums, by about sqrt(head_size), so we
+    # divide by that. Or else softmax, below, would give one character nearly all the weight.
     scores = q @ k.transpose(-2, -1) / math.sqrt(head_size)  # (..., T, T)
 
     # No looking ahead: the later characters are the answers. A score of minus infinity becomes
@@ -197,7 +198,7 @@ class Head(nn.Module):
     """One attention head: (B, T, C) -> (B, T, head_size).
 
     nn.Linear(n, m) multiplies by a matrix of parameters: n numbers in, m numbers out, for each
-    character on its own. (A bias would be added to that. These three do without.)
+    character on its own. (Most also add m parameters, a bias. These three don't.)
     """
 
     def __init__(self, head_size):
@@ -255,12 +256,12 @@ class FeedForward(nn.Module):
 class Block(nn.Module):
     """Attention, then feed-forward: (B, T, C) -> (B, T, C).
 
-    Both halves add their result to x instead of replacing x (a residual connection). So a
-    block only needs to learn what to change. And a gradient passes through a sum unchanged, so
-    even the first block learns at full strength.
+    Both halves add their result to x instead of replacing it (a residual connection), so a
+    block only has to learn what to change. And the gradient passes back through a sum
+    unchanged, so it reaches even the first block.
 
-    Both halves read x through a layer norm. It shifts and scales each vector to mean 0 and
-    variance 1. So they always see numbers of the same size, however much x has grown.
+    Both halves read x through a layer norm. It brings each vector to mean 0 and variance 1, then
+    rescales it by learned numbers. So however much x grows, what they see stays the same size.
     """
 
     def __init__(self, n_embd, n_head):
@@ -343,7 +344,7 @@ class GPTLanguageModel(nn.Module):
 
 def sample(model, length):
     """A string of `length` characters that the model writes after the prompt."""
-    start = encode_string(prompt) or [0]  # without a prompt, start from character 0
+    start = encode_string(prompt) or [0]  # no prompt: start from character 0, often a newline
     idx = torch.tensor([start], device=device)
     generator = torch.Generator(device).manual_seed(seed)  # the same random choices every time
     model.eval()  # turns dropout off
@@ -360,7 +361,7 @@ def sample(model, length):
 
 def learning_rate_at(step):
     """Ramp up while the gradients are still wild. Then fall in a straight line to 0."""
-    warmup = min(1.0, (step + 1) / max(1, warmup_iters))
+    warmup = min(1.0, (step + 1) / (warmup_iters + 1))
     decay = 1 - step / max_iters
     return learning_rate * warmup * decay
 
@@ -370,7 +371,7 @@ def learn(model, optimizer, step):
     for group in optimizer.param_groups:
         group['lr'] = learning_rate_at(step)
     model.train()  # turns dropout on
-    x, y = share(*get_batch('train'))  # all of it, unless several GPUs share the work
+    x, y = get_batch('train')
     logits, loss = model(x, y)  # how wrong is it?
     optimizer.zero_grad()  # forget the last gradient
     loss.backward()  # compute a new one: how fast does the loss rise with each parameter?
@@ -380,7 +381,7 @@ def learn(model, optimizer, step):
 
 @torch.no_grad()
 def estimate_loss(model):
-    """The mean loss on each part of the text. The random batches are always the same."""
+    """The mean loss on each part of the text. Always on the same batches, to be fair."""
     model.eval()  # turns dropout off
     losses = {}
     for split in ['train', 'val']:
@@ -409,9 +410,9 @@ def train():
     torch.manual_seed(seed)
     model = GPTLanguageModel().to(device)
 
-    # AdamW (Loshchilov & Hutter, 2019) follows a running mean of the gradients. It moves each
-    # parameter by up to about the learning rate, however steep the slope. It also pulls each
-    # one a little toward zero (weight decay), so that none grows large for no reason.
+    # AdamW (Loshchilov & Hutter, 2019) follows a running mean of the gradients, divided by
+    # their usual size. So a step is about as long as the learning rate, however steep the slope.
+    # It also pulls each parameter a little toward zero, so that none grows for no reason.
     optimizer = torch.optim.AdamW(
         model.parameters(), betas=(0.9, 0.99), weight_decay=weight_decay, fused=True
     )
@@ -430,7 +431,7 @@ def train():
     bar.close()
     if step == max_iters:
         evaluate(step, model, optimizer, best)
-        model.load_state_dict(best['parameters'])
+        model.load_state_dict(best['parameters'])  # the best, not the last
     else:
         save_run(step, model, optimizer, best)
     report_end(step, best)
@@ -443,11 +444,10 @@ def train():
 # ----------------------------------------------
 # The lesson ends here
 #
-# The rest splits the work among processes, prints, makes attention faster, saves, resumes,
-# and catches bad settings with one clear message.
+# The rest shares the work, prints, speeds up attention, saves, resumes, and checks settings.
 
 
-# torchrun starts this file several times, once for each GPU (or on a CPU, each process).
+# torchrun starts this file several times: one process per GPU, or several on a CPU.
 rank = int(os.environ.get('RANK', 0))
 world_size = int(os.environ.get('WORLD_SIZE', 1))
 restarts = int(os.environ.get('TORCHELASTIC_RESTART_COUNT', 0))
@@ -463,14 +463,16 @@ def join_processes():
     torch.distributed.init_process_group(store=store, rank=rank, world_size=world_size)
 
 
-def share(x, y):
-    """This process's part of a batch."""
-    return x[rank::world_size], y[rank::world_size]
+class Copy(nn.parallel.DistributedDataParallel):
+    """One process's copy of the model. It takes its part of a batch. Gradients are averaged."""
+
+    def forward(self, x, y):
+        return super().forward(x[rank::world_size], y[rank::world_size])
 
 
 def distribute(model):
-    """Let all copies of the model average their gradients."""
-    return nn.parallel.DistributedDataParallel(model) if world_size > 1 else model
+    """If there are several processes, share the work."""
+    return Copy(model) if world_size > 1 else model
 
 
 def say(line, file=None):
@@ -540,7 +542,7 @@ def heads_were_edited():
         source = ''.join(map(inspect.getsource, parts))
     except (OSError, TypeError):  # typed into a shell, perhaps
         source = ''
-    return zlib.crc32(source.encode()) != 0x87429DB8
+    return zlib.crc32(source.encode()) != 0xEAD83A78
 
 
 if fast_attention and heads_were_edited():  # then your version is what runs
@@ -604,17 +606,13 @@ def start_or_resume(model, optimizer):
 
 
 def save_run(step, model, optimizer, best, loss=0.0):
-    """Save all we need to resume training.
-
-    The new file replaces the old one only once it is safely on the disk. So even a power cut
-    leaves a complete file, old or new.
-    """
+    """Save all we need to resume. The new file takes the old one's place once it is complete."""
     if not math.isfinite(loss) or not all(p.isfinite().all() for p in model.parameters()):
         fail(f'the numbers blew up by step {step}. Is {learning_rate=} too high?')
+    if rank > 0:
+        return
     if step < min(100, eval_interval, max_iters):  # begun by mistake?
         save_errors[:] = ['too early']
-        return
-    if rank > 0:
         return
     state = {
         'shape': shape,

@@ -1,8 +1,8 @@
 """What the tests share: copies of the programs, edited as a user edits them, and ways to run them.
 
 A test runs the real program. `copy` writes it into an empty folder, with a text beside it and some
-lines at its top changed. Then `load` imports the copy, `run` starts it as a user does, and `Running`
-starts it in a forked process that has torch already, which is much faster.
+lines at its top changed. Then `load` imports the copy, `run` starts it as a user does, and
+`Running` starts it in a forked process that has torch already, which is much faster.
 """
 
 import contextlib
@@ -179,7 +179,9 @@ class Running:
     def output(self, name='stdout'):
         """What it has printed so far."""
         path = self.folder / name
-        return path.read_bytes().decode('utf-8', 'backslashreplace') if path.exists() else ''
+        if not path.exists():
+            return ''
+        return path.read_bytes().decode('utf-8', 'backslashreplace').replace('\r\n', '\n')
 
     def wait_for(self, words, timeout=60):
         """Wait until `words` are in its output, or until it has ended."""

@@ -135,7 +135,7 @@ def check_forward(path):
 
 @article('targets without a default, in generate', BIGRAM, 'targets=None', 'targets')
 @article('generation with gradients', GPT, '@torch.no_grad()\n    def g', 'def g')
-@article('generation with gradients', BIGRAM, '@torch.no_grad()  # we', '# we')
+@article('generation with gradients', BIGRAM, '@torch.no_grad()  # only', '# only')
 def check_generate(path):
     """It calls the model without targets, and keeps no gradients."""
     _, model = load(path)
@@ -164,7 +164,7 @@ def check_eval_iters(path):
 
 
 @article('no evaluation', GPT, 'if step % eval_interval == 0', 'if False')
-@article('a line at every step', GPT, 'x, y = share', 'print(step)\n    x, y = share')
+@article('a line at every step', GPT, '    model.train()', '    print(step); model.train()')
 @article('nothing sampled', GPT, 'say(prompt + sample(model, max_new_tokens))', 'pass')
 def check_output_of_gpt(path):
     """Two lines on what it learns, two for each evaluation, the best loss, the sample."""

@@ -16,8 +16,8 @@ import helpers
 
 SHORT = {'device': 'cpu', 'max_iters': 20, 'max_new_tokens': 30}
 ENGLISH = 'Speak, friend, and enter.\n\nWho is there? Nobody, my lord.\n' * 30
-GREEK = 'Μῆνιν ἄειδε, θεά,\nΠηληϊάδεω Ἀχιλῆος\n' * 30
-CHINESE = '道可道,非常道。名可名,非常名。\n無名天地之始;有名萬物之母。\n' * 30
+GREEK = 'Μῆνιν ἄειδε, θεά,\n' * 60
+CHINESE = '道可道,非常道。名可名,\n' * 60
 ONLY_AT_THE_END = ENGLISH + 'zigzag, zebra; ' * 5  # no z in the training text
 WINDOWS = b'\xef\xbb\xbf' + ENGLISH.replace('\n', '\r\n').encode()  # a BOM, and its line ends
 

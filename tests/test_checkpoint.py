@@ -244,7 +244,7 @@ def test_changed_settings_of_the_optimizer_count(tmp_path, part):
     quick(take(part, tmp_path, edits=[betas], learning_rate=0.01, weight_decay=0.5))
     (group,) = read_checkpoint(tmp_path)['optimizer']['param_groups']
     assert group['betas'] == (0.8, 0.98) and group['weight_decay'] == 0.5
-    assert group['lr'] == pytest.approx(0.01 * 30 / 100 * (1 - 29 / 30))  # still warming up
+    assert group['lr'] == pytest.approx(0.01 * 30 / 101 * (1 - 29 / 30))  # still warming up
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,7 @@ def test_the_blank_copy_is_made_once_and_is_empty_in_every_part(tmp_path):
     made = helpers.run(FOLDER / 'blanks.py', path)
     assert (tmp_path / 'input.txt').read_text(encoding='utf-8') == helpers.INPUT
     assert f'{FOLDER / "check.py"} {path}' in made.stdout
+    assert "\ncheckpoint_path = 'my_gpt.pt'  #" in path.read_text(encoding='utf-8')
 
     judged = helpers.run(FOLDER / 'check.py', path, code=1)
     assert judged.stdout == ''.join(f'{part:26} still empty\n' for part in blanks.PARTS)

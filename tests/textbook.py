@@ -1,5 +1,8 @@
-"""The textbook version: the article's GPT with its mistakes mended and nothing made faster. Every head is a module of
-its own with its scores written out, and the heads run one by one. Parameters have the article's names."""
+"""The textbook version: the article's GPT with its mistakes mended and nothing made faster.
+
+Every head is a module of its own, with its scores written out, and the heads run one by one. The
+parameters have the article's names.
+"""
 
 import torch
 import torch.nn as nn
@@ -41,7 +44,7 @@ class MultiHeadAttention(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """(B, T, n_embd) -> (B, T, n_embd), each place by itself."""
+    """(B, T, n_embd) -> (B, T, n_embd), each position by itself."""
 
     def __init__(self, n_embd, dropout):
         super().__init__()
@@ -57,7 +60,10 @@ class FeedForward(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and feed-forward, each behind a layer norm and added to x: (B, T, n_embd) -> (B, T, n_embd)."""
+    """Attention and feed-forward, each behind a layer norm and added to x.
+
+    (B, T, n_embd) -> (B, T, n_embd)
+    """
 
     def __init__(self, n_embd, n_head, block_size, dropout):
         super().__init__()

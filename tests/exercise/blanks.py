@@ -78,6 +78,7 @@ def main():
     text = path.parent / 'input.txt'
 
     source = make_blank((ROOT / 'gpt.py').read_text(encoding='utf-8'))
+    source = source.replace("'gpt.pt'", repr(f'{path.stem}.pt'))  # so that runs stay apart
     try:
         with open(path, 'x', encoding='utf-8') as file:
             file.write(source)

@@ -6,7 +6,7 @@
 
 There are three groups. 'built up' starts with one head and adds idea after idea, in the order of
 the article. 'taken away' removes or changes one thing at a time. 'modern' replaces parts with what
-newer models have. All runs have 1,200 steps, unless they say otherwise, and the settings for a CPU.
+newer models have. All runs have 1,200 steps, and otherwise the settings for a CPU.
 The loss is that of the best model, over the whole validation text. Every run is saved in
 results.json as soon as it ends, and not repeated while the code and the text stay the same.
 """
@@ -148,9 +148,7 @@ EXPERIMENTS = {
         {'n_layer': 1},
     ),
     'norm': ('built up', 'layer norm', [], {'n_layer': 1}),
-    'second-block': ('built up', 'a second block', [], {}),
-    'more-steps': ('built up', 'more steps', [], {'max_iters': None}),
-    'baseline': ('taken away', 'gpt.py as it is', [], {}),
+    'baseline': ('built up', 'a second block: gpt.py as it is', [], {}),
     'no-residual': (
         'taken away',
         'no residual connections',
@@ -216,9 +214,7 @@ def edited(name, source, seed, **settings):
             source = helpers.replace(source, old, new)
     except ValueError as error:
         raise ValueError(f'experiment {name}: {error}') from None
-    changes = {**DEFAULT, **changes, 'seed': seed, **settings}
-    kept = {setting: value for setting, value in changes.items() if value is not None}
-    return helpers.edit(source, **kept)
+    return helpers.edit(source, **{**DEFAULT, **changes, 'seed': seed, **settings})
 
 
 def key(source, text):

@@ -1,7 +1,7 @@
 """Measure what the page tells beyond the default run and the experiments, into results.json.
 
     python tests/measure/lessons.py growth
-    python tests/measure/lessons.py ladder TEXT     TEXT: Tiny Shakespeare, on the page
+    python tests/measure/lessons.py ladder TEXT     TEXT: once input.txt, once Tiny Shakespeare
     python tests/measure/lessons.py quick TEXT
     python tests/measure/lessons.py exercises
 
@@ -28,7 +28,7 @@ import results
 import helpers
 
 GROWTH = [0, 100, 300, 1000, 2000]  # steps; the last one of the run comes after these
-QUICK = {'max_iters': 500, 'learning_rate': 6e-3, 'warmup_iters': 50, 'eval_interval': 100}
+QUICK = {'max_iters': 600, 'learning_rate': 6e-3, 'warmup_iters': 50, 'eval_interval': 100}
 
 # Keep the keys and values of earlier characters while sampling, so that each new character is all
 # that still has to go through the model.
@@ -177,11 +177,14 @@ def exercises():
 
 def main():
     lesson, *paths = sys.argv[1:] or sys.exit(__doc__)
-    text = Path(paths[0]).read_text(encoding='utf-8') if paths else helpers.INPUT
-    if lesson in ('ladder', 'quick'):
-        value = {'ladder': ladder, 'quick': quick}[lesson](text)
+    path = Path(*paths or [helpers.ROOT / 'input.txt'])
+    text = path.read_text(encoding='utf-8')
+    if lesson == 'ladder':
+        name = default_run.name_of(path, path.read_bytes())
+        value = {**results.read().get('ladder', {}), name: ladder(text)}
     else:
-        value = {'growth': growth, 'exercises': exercises}[lesson]()
+        functions = {'growth': growth, 'quick': lambda: quick(text), 'exercises': exercises}
+        value = functions[lesson]()
     results.write(lesson, value)
     print(lesson, value)
 

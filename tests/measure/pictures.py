@@ -21,7 +21,8 @@ import helpers
 
 FOLDER = helpers.ROOT / '.github' / 'pictures'
 GREY, BLUE, ORANGE, GREEN, RED = '#848d97', '#3b82f6', '#e8730c', '#1f9d55', '#d1435b'
-LINE = 'The king is dead. Who is the king?'
+LINE = 'First:\nThe king is dead, sir.'
+NAMES = str.maketrans({' ': '␣', '\n': '↵'})
 
 matplotlib.use('Agg')
 matplotlib.rcParams.update(
@@ -106,6 +107,7 @@ def attention():
     module, model = trained()
     weights = attention_weights(module, model, LINE)
     layers, heads, T, _ = weights.shape
+    chars = list(LINE.translate(NAMES))
     colors = LinearSegmentedColormap.from_list('fading', [BLUE + '00', BLUE + 'ff'])
     figure, grid = plt.subplots(layers, heads, figsize=(3.1 * heads, 3.25 * layers))
     for layer in range(layers):
@@ -114,9 +116,9 @@ def attention():
             shown = weights[layer, head] ** 0.7  # so that small weights can be seen, too
             axes.imshow(shown, cmap=colors, vmin=0, vmax=1, interpolation='none')
             axes.plot([-0.5, T - 0.5], [-0.5, T - 0.5], color=GREY, linewidth=0.6)
-            axes.set_title(f'block {layer + 1}, head {head + 1}', fontsize=11)
-            axes.set_xticks(range(T), list(LINE.replace(' ', '␣')), fontsize=5.5)
-            axes.set_yticks(range(T), list(LINE.replace(' ', '␣')), fontsize=5.5)
+            axes.set_title(f'block {layer + 1}, head {head + 1}', fontsize=13)
+            axes.set_xticks(range(T), chars if layer == layers - 1 else [''] * T, fontsize=8)
+            axes.set_yticks(range(T), chars if head == 0 else [''] * T, fontsize=8)
             axes.tick_params(length=0, pad=1)
             for spine in axes.spines.values():
                 spine.set_visible(False)
@@ -125,12 +127,12 @@ def attention():
 
 
 def kind(char):
-    """The color of a character, by what it is."""
+    """The color of a character, and what it is."""
+    if not char.isalpha():
+        return GREY, 'punctuation'
     if char.lower() in 'aeiou':
-        return RED if char.islower() else ORANGE
-    if char.isalpha():
-        return BLUE if char.islower() else GREEN
-    return GREY
+        return (RED, 'vowels') if char.islower() else (ORANGE, 'capital vowels')
+    return (BLUE, 'consonants') if char.islower() else (GREEN, 'capital consonants')
 
 
 def embeddings():
@@ -143,8 +145,12 @@ def embeddings():
     figure, axes = plt.subplots(figsize=(8, 5))
     axes.scatter(x, y, s=0)
     for char, a, b in zip(module.chars, x, y, strict=True):
-        name = {' ': '␣', '\n': '↵'}.get(char, char)
-        axes.text(a, b, name, color=kind(char), fontsize=14, ha='center', va='center')
+        name = char.translate(NAMES)
+        axes.text(a, b, name, color=kind(char)[0], fontsize=14, ha='center', va='center')
+    kinds = dict(map(kind, module.chars))
+    for color, name in kinds.items():
+        axes.scatter([], [], color=color, label=name)
+    axes.legend(frameon=False, labelcolor='linecolor', fontsize=11)
     axes.set_xticks([])
     axes.set_yticks([])
     for spine in axes.spines.values():

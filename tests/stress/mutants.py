@@ -102,10 +102,10 @@ MUTANTS = {
     },
     'test_torchrun.py': {
         'each process uses the whole batch': (
-            'return x[rank::world_size], y[rank::world_size]',
-            'return x, y',
+            'forward(x[rank::world_size], y[rank::world_size])',
+            'forward(x, y)',
         ),
-        'gradients not averaged': ('if world_size > 1 else model', 'if False else model'),
+        'gradients not averaged': ('Copy(model) if world_size > 1 else model', 'model'),
         'all processes print': ('if rank > 0:\n        return\n    try', 'try'),
         'a restart starts anew': ('(resume or restarts > 0)', 'resume'),
         'a restart meets the dead': ("f'attempt {restarts}'", "'attempt'"),
