@@ -57,11 +57,11 @@ def test_gpt_py_passes_in_every_part(tmp_path):
     assert done.stdout == f'{lines}\nAll done. Now run: python {path}\n'
 
 
-@pytest.mark.parametrize('part', blanks.PARTS)
-def test_a_part_can_be_done_while_all_others_are_empty(tmp_path, part):
+def test_a_part_can_be_done_while_all_others_are_empty(tmp_path):
     path = helpers.copy(tmp_path)
-    path.write_text(fill(blanks.make_blank(helpers.read()), [part]), encoding='utf-8')
-    assert judge_all(path) == {**dict.fromkeys(blanks.PARTS, 'still empty'), part: 'done'}
+    for part in blanks.PARTS:
+        path.write_text(fill(blanks.make_blank(helpers.read()), [part]), encoding='utf-8')
+        assert judge_all(path) == {**dict.fromkeys(blanks.PARTS, 'still empty'), part: 'done'}
 
 
 @pytest.mark.parametrize('part', ['attention', 'Head.forward', 'MultiHeadAttention.forward'])
@@ -112,13 +112,14 @@ WRONG_ANSWERS = [
 ]
 
 
-@pytest.mark.parametrize(
-    'part, ours, theirs, words', WRONG_ANSWERS, ids=[row[-1] for row in WRONG_ANSWERS]
-)
-def test_a_wrong_answer_is_named_and_the_other_parts_are_done(tmp_path, part, ours, theirs, words):
-    verdicts = judge_all(helpers.copy(tmp_path, edits=[(ours, theirs)]))
-    assert verdicts[part].startswith('wrong: ') and words in verdicts.pop(part)
-    assert set(verdicts.values()) == {'done'}
+@pytest.mark.parametrize('part', blanks.PARTS)
+def test_a_wrong_answer_is_named_and_the_other_parts_are_done(tmp_path, part):
+    answers = [rest for name, *rest in WRONG_ANSWERS if name == part]
+    assert len(answers) >= 2
+    for ours, theirs, words in answers:
+        verdicts = judge_all(helpers.copy(tmp_path, edits=[(ours, theirs)]))
+        assert verdicts[part].startswith('wrong: ') and words in verdicts.pop(part)
+        assert set(verdicts.values()) == {'done'}
 
 
 def test_an_error_in_an_answer_is_reported_with_its_line(tmp_path):

@@ -134,19 +134,18 @@ def test_head_is_the_formula(gpt):
     assert sum(p.numel() for p in head.parameters()) == 3 * 8 * gpt.n_embd  # no biases
 
 
-@pytest.mark.parametrize('size', SIZES, ids=str)
-def test_multi_head_attention_is_its_heads_side_by_side(gpt, way, size, monkeypatch):
+def test_multi_head_attention_is_its_heads_side_by_side(gpt, way, monkeypatch):
     """Values, and the gradients of x and of every parameter."""
-    n_embd, num_heads, head_size = size
-    monkeypatch.setattr(gpt, 'n_embd', n_embd)
-    heads = randomized(gpt.MultiHeadAttention(num_heads, head_size))
-    x, direction = normal(2, 9, n_embd).requires_grad_(), normal(2, 9, n_embd, seed=1)
-    one_by_one = heads.proj(torch.cat([head(x) for head in heads.heads], dim=-1))
-    inputs = [x, *heads.parameters()]
-    expected = torch.autograd.grad((one_by_one * direction).sum(), inputs)
-    assert min(gradient.abs().max() for gradient in expected) > 1e-3
-    assert_close(heads(x), one_by_one)
-    assert_close(torch.autograd.grad((heads(x) * direction).sum(), inputs), expected)
+    for n_embd, num_heads, head_size in SIZES:
+        monkeypatch.setattr(gpt, 'n_embd', n_embd)
+        heads = randomized(gpt.MultiHeadAttention(num_heads, head_size))
+        x, direction = normal(2, 9, n_embd).requires_grad_(), normal(2, 9, n_embd, seed=1)
+        one_by_one = heads.proj(torch.cat([head(x) for head in heads.heads], dim=-1))
+        inputs = [x, *heads.parameters()]
+        expected = torch.autograd.grad((one_by_one * direction).sum(), inputs)
+        assert min(gradient.abs().max() for gradient in expected) > 1e-3
+        assert_close(heads(x), one_by_one)
+        assert_close(torch.autograd.grad((heads(x) * direction).sum(), inputs), expected)
 
 
 def test_multi_head_attention_is_torchs_own(gpt, way):
@@ -188,15 +187,15 @@ def test_no_position_sees_a_later_one(gpt, way, model):
 # The whole model
 
 
-@pytest.mark.parametrize('length', [1, 9, 16])
-def test_the_model_is_that_in_numpy(gpt, way, model, length):
-    idx, targets = tokens(gpt, 3, length), tokens(gpt, 3, length, seed=1)
-    logits, loss = model(idx, targets)
-    expected = np.stack([numpy_model(model, row.numpy(), gpt.n_head) for row in idx])
-    assert_close(logits.detach().numpy(), expected)
-    right = np.take_along_axis(numpy_softmax(expected), targets.numpy()[..., None], -1)
-    assert loss.item() == pytest.approx(-np.log(right).mean(), abs=1e-11)
-    assert torch.equal(model(idx)[0], logits) and model(idx)[1] is None
+def test_the_model_is_that_in_numpy(gpt, way, model):
+    for length in (1, 9, 16):
+        idx, targets = tokens(gpt, 3, length), tokens(gpt, 3, length, seed=1)
+        logits, loss = model(idx, targets)
+        expected = np.stack([numpy_model(model, row.numpy(), gpt.n_head) for row in idx])
+        assert_close(logits.detach().numpy(), expected)
+        right = np.take_along_axis(numpy_softmax(expected), targets.numpy()[..., None], -1)
+        assert loss.item() == pytest.approx(-np.log(right).mean(), abs=1e-11)
+        assert torch.equal(model(idx)[0], logits) and model(idx)[1] is None
 
 
 def test_the_textbook_models_parameters_load_and_give_the_same(gpt, way, model):
