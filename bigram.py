@@ -2,7 +2,7 @@
 
     python bigram.py
 
-takes a few seconds. It prints its story in the order you read it here: What is there to predict?
+takes a few seconds. It prints its results in the order of this file. What is there to predict?
 How good is a guess if we simply count? And can a model learn the same thing without counting?
 Learning is how all the larger models are made.
 """
@@ -122,7 +122,7 @@ def mean_loss(probs, counts):
     100 times. The loss is the mean of -ln(probability). It is 0 if the model is always certain
     and right. If 65 characters all look equally likely, it is ln(65) = 4.17. Lower is better.
     """
-    log_probs = probs.log().expand(counts.shape)  # a single row of probs is used for all
+    log_probs = probs.log().expand(counts.shape)  # one row of probs will do for all, too
     seen = counts > 0  # skip pairs that never occur: their logarithm may be minus infinity
     return -(counts[seen] * log_probs[seen]).sum().item() / counts.sum().item()
 
@@ -164,7 +164,8 @@ class BigramLanguageModel(nn.Module):
         B is the number of pieces in the batch. T is the number of characters in each. Logits
         are scores. Softmax turns them into probabilities. It takes exp(score), which is
         positive, and divides by the sum over all characters. F.cross_entropy does that, too, and
-        then takes the loss we already know: the mean of -ln(probability of the target).
+        then takes the loss we already know: the mean of -ln(probability of the target). It
+        wants all B * T questions in one row, so we flatten the first two dimensions into one.
         """
         logits = self.token_embedding(idx)  # row idx[b, t] of the table, for every b and t
         if targets is None:
@@ -189,7 +190,7 @@ model = BigramLanguageModel().to(device)
 # loss.backward() can go back through all of it (by the chain rule of calculus) and leave the
 # gradient of every parameter p in p.grad. The optimizer, AdamW, picks it up there and moves each
 # parameter the other way. We make its steps smaller and smaller, so that the model settles at the
-# bottom. (weight_decay is explained in gpt.py. We don't need it here.)
+# bottom. (A weight is a parameter, too. gpt.py explains weight_decay.)
 optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.0)
 for step in tqdm(range(max_iters), leave=False, disable=None):
     optimizer.param_groups[0]['lr'] = learning_rate * (1 - step / max_iters)

@@ -55,12 +55,12 @@ warmup_iters = 100  # steps to ramp it up
 weight_decay = 0.1 if gpu else 0.2  # how strongly parameters are pulled toward zero
 grad_clip = 1.0  # cap on the length of the gradient
 eval_interval = 250  # steps between evaluations
-eval_iters = 200 if gpu else 25  # batches per evaluation
+eval_iters = 200 if gpu else 25  # batches per estimate
 seed = 1337  # the same seed repeats the same run
 
 # the sample
 prompt = ''  # how it begins
-max_new_tokens = 500  # how many tokens follow (our tokens are characters)
+max_new_tokens = 500  # tokens that follow (ours are characters)
 temperature = 0.8  # below 1 plays it safe, above 1 gets wild, 0 is never random
 top_k = 0  # pick only from the k likeliest characters (0: from all)
 
@@ -101,7 +101,7 @@ def decode_list(l):
     return ''.join([index_to_char[index] for index in l])
 
 
-# The same as torch.tensor(encode_string(text)), but without building a long list.
+# That is torch.tensor(encode_string(text)), without building a long list.
 data = torch.from_numpy(np.fromiter(map(char_to_index.get, text), np.int64, len(text)))
 
 # The model learns from the first 90%. The rest is for validation: how well does the
@@ -118,7 +118,8 @@ def get_batch(split, generator=None):
         x[b]   F  i  r  s  t  _  C  i
         y[b]   i  r  s  t  _  C  i  t
 
-    One piece of text holds block_size lessons, one for each length of context.
+    One piece holds block_size lessons, one for each length of context. (A generator makes random
+    numbers.)
     """
     part = train_data if split == 'train' else val_data
     starts = torch.randint(len(part) - block_size, (batch_size,), generator=generator)
@@ -136,9 +137,11 @@ def get_batch(split, generator=None):
 # First, every character becomes a vector: n_embd numbers that describe it, looked up in a
 # learned table (an embedding). Then come the blocks. In each block, the vectors first gather
 # information from one another (attention). Then each one works on what it found (feed-forward).
-# By the end, every vector has become a prediction of the next character.
+# Each block builds on the last. By the end, every vector has become a prediction of the next
+# character. Nobody decides what these numbers mean. Training does.
 #
-# Nobody decides what these numbers mean. Training does.
+# B is batch: how many pieces of text we process side by side. T is time: how many characters
+# are in each, at most block_size. C is channels: the n_embd numbers of each character.
 #
 #     idx       (B, T)               the text, as numbers
 #      |    token_embedding_table, position_embedding_table
@@ -148,9 +151,6 @@ def get_batch(split, generator=None):
 #      x        (B, T, C)            the vectors, now full of context
 #      |    ln_f, lm_head
 #     logits    (B, T, vocab_size)   scores for every possible next character
-#
-# B is batch: how many pieces of text we process side by side. T is time: how many characters
-# are in each, at most block_size. C is channels: the n_embd numbers of each character.
 
 
 def attention(q, k, v, training=False):
@@ -173,8 +173,8 @@ def attention(q, k, v, training=False):
     T, head_size = q.shape[-2:]
 
     # How well does each query match each key? Take the dot product: multiply them number by
-    # number and add it all up. Longer vectors give larger sums, by about sqrt(head_size), so we
-    # divide by that. Or else softmax, below, would give one character nearly all the weight.
+    # number and add it all up. A sum of n random products grows like sqrt(n), so we divide by
+    # that. Otherwise softmax, below, would give one character nearly all the weight.
     scores = q @ k.transpose(-2, -1) / math.sqrt(head_size)  # (..., T, T)
 
     # No looking ahead: the later characters are the answers. A score of minus infinity becomes
@@ -257,11 +257,11 @@ class Block(nn.Module):
     """Attention, then feed-forward: (B, T, C) -> (B, T, C).
 
     Both halves add their result to x instead of replacing it (a residual connection), so a
-    block only has to learn what to change. And the gradient passes back through a sum
-    unchanged, so it reaches even the first block.
+    block only has to learn what to change. And a sum, unlike a long chain of products, lets the
+    gradient reach even the first block at full strength.
 
     Both halves read x through a layer norm. It brings each vector to mean 0 and variance 1, then
-    rescales it by learned numbers. So however much x grows, what they see stays the same size.
+    scales and shifts it by learned numbers. So what they see keeps its size, however x grows.
     """
 
     def __init__(self, n_embd, n_head):
@@ -410,9 +410,9 @@ def train():
     torch.manual_seed(seed)
     model = GPTLanguageModel().to(device)
 
-    # AdamW (Loshchilov & Hutter, 2019) follows a running mean of the gradients, divided by
-    # their usual size. So a step is about as long as the learning rate, however steep the slope.
-    # It also pulls each parameter a little toward zero, so that none grows for no reason.
+    # AdamW (Loshchilov & Hutter, 2019) moves each parameter against a running mean (betas) of
+    # its gradient, divided by its usual size. That is about one learning rate, on any slope. It
+    # also pulls each parameter a little toward zero, so that none grows for no reason.
     optimizer = torch.optim.AdamW(
         model.parameters(), betas=(0.9, 0.99), weight_decay=weight_decay, fused=True
     )
@@ -535,14 +535,14 @@ def all_heads_at_once(heads, x):
 
 
 def heads_were_edited():
-    """Whether all_heads_at_once no longer does what the heads do."""
+    """Whether attention or the heads differ from the originals."""
     parts = [attention, Head.__init__, Head.forward]
     parts += [MultiHeadAttention.__init__, MultiHeadAttention.forward]
     try:
         source = ''.join(map(inspect.getsource, parts))
     except (OSError, TypeError):  # typed into a shell, perhaps
         source = ''
-    return zlib.crc32(source.encode()) != 0xEAD83A78
+    return zlib.crc32(source.encode()) != 0xB5E6CD93
 
 
 if fast_attention and heads_were_edited():  # then your version is what runs
@@ -569,10 +569,7 @@ save_errors = []  # why the last save failed, if it did
 
 
 def start_or_resume(model, optimizer):
-    """Return the number of steps done, and the best model so far.
-
-    The settings are always those of this file. So you can raise max_iters, say.
-    """
+    """Return the number of steps done, and the best model so far. Settings stay this file's."""
     global began
     began = time.time()
     count = sum(p.numel() for p in model.parameters())
@@ -588,7 +585,7 @@ def start_or_resume(model, optimizer):
         optimizer.load_state_dict({**state['optimizer'], 'param_groups': settings})
         torch.set_rng_state(state['random'])
         torch.cuda.set_rng_state_all(state['random_gpus'][: torch.cuda.device_count()])
-        if state['exam'] == exam:  # else the losses can't be compared
+        if state['exam'] == exam:  # else it was scored on other batches
             best = state['best']
         say(f'resuming {checkpoint.name} at step {step}')
     elif rank == 0:
@@ -611,7 +608,7 @@ def save_run(step, model, optimizer, best, loss=0.0):
         fail(f'the numbers blew up by step {step}. Is {learning_rate=} too high?')
     if rank > 0:
         return
-    if step < min(100, eval_interval, max_iters):  # begun by mistake?
+    if step < min(100, eval_interval, max_iters):  # begun by mistake
         save_errors[:] = ['too early']
         return
     state = {

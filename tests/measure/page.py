@@ -56,7 +56,7 @@ def spread(r, name):
 def sample(r):
     output = r['default']['input.txt']['output']
     end = next(i for i, line in enumerate(output) if line.startswith('best val loss'))
-    return fence('\n'.join(output[end + 1 :])[:420])
+    return fence('\n'.join(output[end + 1 :])[:300].rpartition('\n')[0])
 
 
 def screen(r):
@@ -166,7 +166,7 @@ def published(r):
 
 
 def ladder(r):
-    values = {**r['ladder'][TINY]['losses'], 'gpt.py': r['default'][TINY]['loss']}
+    values = {**r['ladder'][TINY]['losses'], '**gpt.py**': r['default'][TINY]['loss']}
     rows = [
         [name, f'{loss:.3f}', f'{loss / math.log(2):.3f}']
         for name, loss in sorted(values.items(), key=lambda item: -item[1])
