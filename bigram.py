@@ -122,7 +122,7 @@ def mean_loss(probs, counts):
     100 times. The loss is the mean of -ln(probability). It is 0 if the model is always certain
     and right. If 65 characters all look equally likely, it is ln(65) = 4.17. Lower is better.
     """
-    log_probs = probs.log().expand(counts.shape)  # one row of probs will do for all, too
+    log_probs = probs.log().expand(counts.shape)  # probs may also be a single row, shared by all
     seen = counts > 0  # skip pairs that never occur: their logarithm may be minus infinity
     return -(counts[seen] * log_probs[seen]).sum().item() / counts.sum().item()
 
@@ -163,9 +163,9 @@ class BigramLanguageModel(nn.Module):
 
         B is the number of pieces in the batch. T is the number of characters in each. Logits
         are scores. Softmax turns them into probabilities. It takes exp(score), which is
-        positive, and divides by the sum over all characters. F.cross_entropy does that, too, and
-        then takes the loss we already know: the mean of -ln(probability of the target). It
-        wants all B * T questions in one row, so we flatten the first two dimensions into one.
+        positive, and divides by the sum over all characters. F.cross_entropy does that, and then
+        computes the loss we already know: the mean of -ln(probability of the target). It wants
+        all B * T questions in one long list, so we flatten the first two dimensions into one.
         """
         logits = self.token_embedding(idx)  # row idx[b, t] of the table, for every b and t
         if targets is None:
@@ -190,7 +190,7 @@ model = BigramLanguageModel().to(device)
 # loss.backward() can go back through all of it (by the chain rule of calculus) and leave the
 # gradient of every parameter p in p.grad. The optimizer, AdamW, picks it up there and moves each
 # parameter the other way. We make its steps smaller and smaller, so that the model settles at the
-# bottom. (A weight is a parameter, too. gpt.py explains weight_decay.)
+# bottom. (weight_decay=0.0 turns off an extra that gpt.py explains.)
 optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.0)
 for step in tqdm(range(max_iters), leave=False, disable=None):
     optimizer.param_groups[0]['lr'] = learning_rate * (1 - step / max_iters)

@@ -56,7 +56,7 @@ weight_decay = 0.1 if gpu else 0.2  # how strongly parameters are pulled toward 
 grad_clip = 1.0  # cap on the length of the gradient
 eval_interval = 250  # steps between evaluations
 eval_iters = 200 if gpu else 25  # batches per estimate
-seed = 1337  # the same seed repeats the same run
+seed = 1337  # same seed, same run (GPUs: nearly)
 
 # the sample
 prompt = ''  # how it begins
@@ -101,7 +101,7 @@ def decode_list(l):
     return ''.join([index_to_char[index] for index in l])
 
 
-# That is torch.tensor(encode_string(text)), without building a long list.
+# This is torch.tensor(encode_string(text)), without building a long list.
 data = torch.from_numpy(np.fromiter(map(char_to_index.get, text), np.int64, len(text)))
 
 # The model learns from the first 90%. The rest is for validation: how well does the
@@ -118,7 +118,7 @@ def get_batch(split, generator=None):
         x[b]   F  i  r  s  t  _  C  i
         y[b]   i  r  s  t  _  C  i  t
 
-    One piece holds block_size lessons, one for each length of context. (A generator makes random
+    One piece holds block_size lessons, one for each length of context. (The generator picks random
     numbers.)
     """
     part = train_data if split == 'train' else val_data
@@ -166,8 +166,9 @@ def attention(q, k, v, training=False):
         h looks at   0.4   0.6    .
         e looks at   0.1   0.7   0.2    mostly h
 
-    q, k, v and the result are all (..., T, head_size): head_size numbers per character. (The
-    dots stand for B, or for B and all the heads.)
+    q, k, v and the result are all (..., T, head_size): head_size numbers per character.
+    (Here, ... stands for B, or for B and n_head.)
+
     (Vaswani et al., "Attention Is All You Need", 2017)
     """
     T, head_size = q.shape[-2:]
@@ -186,7 +187,7 @@ def attention(q, k, v, training=False):
     # never negative, and divides by the row's sum.
     weights = F.softmax(scores, dim=-1)  # (..., T, T)
 
-    # In training, dropout zeroes random weights and scales up the rest to make up for it. A
+    # In training, dropout zeroes some weights at random and scales up the rest to match. A
     # model that can't rely on any one number has a harder time memorizing the text.
     weights = F.dropout(weights, dropout, training)
 
@@ -211,7 +212,7 @@ class Head(nn.Module):
         k = self.key(x)  # (B, T, head_size)
         q = self.query(x)  # (B, T, head_size)
         v = self.value(x)  # (B, T, head_size)
-        return attention(q, k, v, self.training)  # set by model.train() and model.eval()
+        return attention(q, k, v, self.training)  # .training: see model.train() below
 
 
 class MultiHeadAttention(nn.Module):
@@ -283,7 +284,7 @@ class GPTLanguageModel(nn.Module):
     def __init__(self):
         super().__init__()
         # A vector for each character of the alphabet, and one for each position in a piece.
-        # Attention takes an average, which ignores order. Adding position vectors restores it.
+        # An average ignores order (only the mask hints at it). So we add position vectors.
         self.token_embedding_table = nn.Embedding(vocab_size, n_embd)
         self.position_embedding_table = nn.Embedding(block_size, n_embd)
         self.blocks = nn.Sequential(*[Block(n_embd, n_head) for _ in range(n_layer)])
@@ -303,7 +304,7 @@ class GPTLanguageModel(nn.Module):
 
         Logits are scores. Softmax turns them into probabilities. The loss (cross-entropy) is
         the mean of -ln(p), where p is the probability given to the actual next character. It
-        is 0 if the model is certain and right, and ln(vocab_size) if it has no idea.
+        is 0 if sure and right, ln(vocab_size) if undecided, and huge if sure and wrong.
         """
         T = idx.shape[1]
         tok_emb = self.token_embedding_table(idx)  # (B, T, C)
@@ -360,7 +361,7 @@ def sample(model, length):
 
 
 def learning_rate_at(step):
-    """Ramp up while the gradients are still wild. Then fall in a straight line to 0."""
+    """Fall in a straight line to 0. But start gently, while the gradients are wild."""
     warmup = min(1.0, (step + 1) / (warmup_iters + 1))
     decay = 1 - step / max_iters
     return learning_rate * warmup * decay
@@ -411,7 +412,7 @@ def train():
     model = GPTLanguageModel().to(device)
 
     # AdamW (Loshchilov & Hutter, 2019) moves each parameter against a running mean (betas) of
-    # its gradient, divided by its usual size. That is about one learning rate, on any slope. It
+    # its gradient, over the gradient's usual size: about one learning rate, steep or flat. It
     # also pulls each parameter a little toward zero, so that none grows for no reason.
     optimizer = torch.optim.AdamW(
         model.parameters(), betas=(0.9, 0.99), weight_decay=weight_decay, fused=True
@@ -542,7 +543,7 @@ def heads_were_edited():
         source = ''.join(map(inspect.getsource, parts))
     except (OSError, TypeError):  # typed into a shell, perhaps
         source = ''
-    return zlib.crc32(source.encode()) != 0xB5E6CD93
+    return zlib.crc32(source.encode()) != 0x02184A59
 
 
 if fast_attention and heads_were_edited():  # then your version is what runs
