@@ -4,9 +4,9 @@
     python tests/measure/experiments.py no-mask no-norm   only these
     python tests/measure/experiments.py --list            their names, and what they are
 
-There are three groups. 'built up' starts with one head and adds idea after idea, in the order of
-the article. 'taken away' removes or changes one thing at a time. 'modern' replaces parts with what
-newer models have. All runs have 1,200 steps, and otherwise the settings for a CPU.
+There are four groups. 'built up' starts with one head and adds idea after idea, in the order of
+the article. 'taken away' removes or changes one thing at a time, and so do the exercises. 'modern'
+replaces parts with what newer models have. All runs have 1,200 steps, and otherwise the settings for a CPU.
 The loss is that of the best model, over the whole validation text. Every run is saved in
 results.json as soon as it ends, and not repeated while the code and the text stay the same.
 """
@@ -180,7 +180,7 @@ EXPERIMENTS = {
         {},
     ),
     'no-warm-up': ('taken away', 'no warm-up', [], {'warmup_iters': 0}),
-    'high-rate': ('taken away', 'ten times the learning rate', [], {'learning_rate': 4e-2}),
+    'high-rate': ('exercise', 'ten times the learning rate', [], {'learning_rate': 4e-2}),
     'half-context': ('taken away', 'half the context', [], {'block_size': 32}),
     'less-text': (
         'taken away',
@@ -188,7 +188,7 @@ EXPERIMENTS = {
         [(SPLIT_LINE, 'train_data, val_data = data[: n // 10], data[n:]\n')],
         {},
     ),
-    'dropout': ('taken away', 'dropout 0.2', [], {'dropout': 0.2}),
+    'dropout': ('exercise', 'dropout 0.2', [], {'dropout': 0.2}),
     'tied': ('modern', 'token embeddings and lm_head share their weights', TIED, {}),
     'rotary': ('modern', 'RMSNorm, rotary positions, squared ReLU', MODERN, {}),
     'byte-pairs-512': (

@@ -28,7 +28,7 @@ import results
 import helpers
 
 GROWTH = [0, 100, 300, 1000, 2000]  # steps; the last one of the run comes after these
-QUICK = {'max_iters': 600, 'learning_rate': 6e-3, 'warmup_iters': 50, 'eval_interval': 100}
+QUICK = {'n_embd': 96, 'max_iters': 620, 'learning_rate': 8e-3, 'warmup_iters': 50}
 
 # Keep the keys and values of earlier characters while sampling, so that each new character is all
 # that still has to go through the model.

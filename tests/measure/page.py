@@ -56,7 +56,7 @@ def spread(r, name):
 def sample(r):
     output = r['default']['input.txt']['output']
     end = next(i for i, line in enumerate(output) if line.startswith('best val loss'))
-    return fence('\n'.join(output[end + 1 :])[:300].rpartition('\n')[0])
+    return fence('\n'.join(output[end + 1 :])[:300].rpartition('\n\n')[0])
 
 
 def screen(r):
@@ -103,8 +103,9 @@ def taken_away(r):
 
 def blind(r):
     """What the model without a mask writes."""
-    sample = next(iter(r['experiments']['no-mask'].values()))['sample']
-    return f'`{sample[:20].strip()!r}`'
+    samples = [run['sample'] for run in r['experiments']['no-mask'].values()]
+    sample = max(samples, key=lambda text: len(set(text)))
+    return f'`{sample[:20]!r}`'
 
 
 def bits(r, name):
@@ -171,7 +172,7 @@ def ladder(r):
         [name, f'{loss:.3f}', f'{loss / math.log(2):.3f}']
         for name, loss in sorted(values.items(), key=lambda item: -item[1])
     ]
-    return table(['', 'nats per character', 'bits per character'], rows, right=[1, 2])
+    return table(['predictor', 'nats per character', 'bits per character'], rows, right=[1, 2])
 
 
 def times(run):
@@ -180,8 +181,8 @@ def times(run):
 
 
 def quick(r):
-    lines = '\n'.join(f'{name} = {value}' for name, value in r['quick']['settings'].items())
-    return fence(lines, 'python')
+    lines = [f'`{name} = {value}`' for name, value in r['quick']['settings'].items()]
+    return f'{", ".join(lines[:-1])} and {lines[-1]}'
 
 
 def benchmark(r):
@@ -212,6 +213,7 @@ def numbers(r):
         'final loss': f'{tiny["loss"]:.2f}',
         'default seconds': f'{r["default"]["input.txt"]["seconds"]:.0f}',
         'words': f'{r["default"]["input.txt"]["words"]:.0%}',
+        'quick': quick(r),
         'quick seconds': f'{r["quick"]["seconds"]:.0f}',
         'quick loss': f'{r["quick"]["loss"]:.2f}',
         'blind': blind(r),
@@ -226,7 +228,6 @@ BLOCKS = {
     'taken away': taken_away,
     'published': published,
     'ladder': ladder,
-    'quick': quick,
     'benchmark': benchmark,
 }
 

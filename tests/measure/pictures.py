@@ -21,7 +21,7 @@ import helpers
 
 FOLDER = helpers.ROOT / '.github' / 'pictures'
 GREY, BLUE, ORANGE, GREEN, RED = '#848d97', '#3b82f6', '#e8730c', '#1f9d55', '#d1435b'
-LINE = 'First:\nThe king is dead, sir.'
+LINE = 'First:\nThe king is dead.'
 NAMES = str.maketrans({' ': '␣', '\n': '↵'})
 
 matplotlib.use('Agg')
@@ -59,10 +59,10 @@ def curve():
         axes.annotate(
             f'{name}: {losses[-1]:.2f}',
             (seconds[-1], losses[-1]),
-            xytext=(0, -16 if below else 9),
+            xytext=(0, -18) if below else (8, 5),
             textcoords='offset points',
             color=color,
-            ha='right',
+            ha='right' if below else 'left',
             weight='bold',
         )
     level = race['nanoGPT']['curve'][-1][3]
@@ -117,8 +117,8 @@ def attention():
             axes.imshow(shown, cmap=colors, vmin=0, vmax=1, interpolation='none')
             axes.plot([-0.5, T - 0.5], [-0.5, T - 0.5], color=GREY, linewidth=0.6)
             axes.set_title(f'block {layer + 1}, head {head + 1}', fontsize=13)
-            axes.set_xticks(range(T), chars if layer == layers - 1 else [''] * T, fontsize=8)
-            axes.set_yticks(range(T), chars if head == 0 else [''] * T, fontsize=8)
+            axes.set_xticks(range(T), chars if layer == layers - 1 else [''] * T, fontsize=10)
+            axes.set_yticks(range(T), chars if head == 0 else [''] * T, fontsize=10)
             axes.tick_params(length=0, pad=1)
             for spine in axes.spines.values():
                 spine.set_visible(False)
@@ -142,7 +142,7 @@ def embeddings():
     vectors = vectors - vectors.mean(axis=0)
     _, _, directions = np.linalg.svd(vectors, full_matrices=False)
     x, y = (vectors @ directions[:2].T).T
-    figure, axes = plt.subplots(figsize=(8, 5))
+    figure, axes = plt.subplots(figsize=(8, 4.6))
     axes.scatter(x, y, s=0)
     for char, a, b in zip(module.chars, x, y, strict=True):
         name = char.translate(NAMES)
@@ -150,7 +150,7 @@ def embeddings():
     kinds = dict(map(kind, module.chars))
     for color, name in kinds.items():
         axes.scatter([], [], color=color, label=name)
-    axes.legend(frameon=False, labelcolor='linecolor', fontsize=11)
+    axes.legend(frameon=False, labelcolor='linecolor', fontsize=10, loc='upper center')
     axes.set_xticks([])
     axes.set_yticks([])
     for spine in axes.spines.values():
