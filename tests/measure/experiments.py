@@ -6,8 +6,8 @@
 
 There are four groups. 'built up' starts with one head and adds idea after idea, in the order of
 the article. 'taken away' removes or changes one thing at a time, and so do the exercises. 'modern'
-replaces parts with what newer models have. All runs have 1,200 steps, and otherwise the settings for a CPU.
-The loss is that of the best model, over the whole validation text. Every run is saved in
+replaces parts with what newer models have. All runs have 1,200 steps, and otherwise the settings
+for a CPU. The loss is that of the best model, over the whole validation text. Every run is saved in
 results.json as soon as it ends, and not repeated while the code and the text stay the same.
 """
 

@@ -118,7 +118,7 @@ def quick(text):
     """The setting of four lines: the median of three runs."""
     runs = [default_run.measure(text.encode(), **QUICK) for _ in range(3)]
     runs.sort(key=lambda run: run['seconds'])
-    wanted = ('seconds', 'loss', 'words', 'curve')
+    wanted = ('seconds', 'loss', 'words', 'curve', 'parameters')
     kept = {name: runs[1][name] for name in wanted}
     return {'settings': QUICK, 'all_seconds': [run['seconds'] for run in runs], **kept}
 

@@ -89,7 +89,7 @@ def built_up(r):
     size, took = f'{whole["parameters"]:,}', seconds(whole['seconds'])
     rows.append([f'+ more steps: {whole["steps"]:,}', f'{whole["loss"]:.3f}', size, took])
     rows[2][0] = 'a GPT with ' + rows[2][0][2:]
-    return table(['model', 'loss', 'parameters', 'training'], rows, right=[1, 2, 3])
+    return table(['model', 'loss', 'parameters', 'time'], rows, right=[1, 2, 3])
 
 
 def taken_away(r):
@@ -146,22 +146,18 @@ def exercise_numbers(r):
 
 def published(r):
     """Published figures beside ours, from the highest loss to the lowest."""
-    ours, quick, race = r['default'][TINY], r['quick'], r['race']['nanoGPT']
-    size = f'{ours["parameters"] / 1e6:.2f} million'
+    ours, quick, race = r['default'][TINY], r['quick'], seconds(r['race']['nanoGPT']['seconds'])
+
+    def own(name, run):
+        size = f'{run["parameters"] / 1e6:.2f} million'
+        return [f'{name} ({seconds(run["seconds"])})', size, f'**{run["loss"]:.3f}**']
+
     rows = [
-        [
-            f'nanoGPT, recipe for a CPU ({race["seconds"]:.0f} s on our two cores)',
-            '0.80 million',
-            '1.88',
-        ],
-        [
-            f'gpt.py with the four lines above ({quick["seconds"]:.0f} s)',
-            size,
-            f'{quick["loss"]:.2f}',
-        ],
-        ['[MiniGPT](https://arxiv.org/abs/2605.17398)', '0.83 million', '1.72'],
-        [f'**gpt.py** ({ours["seconds"]:.0f} s)', size, f'**{ours["loss"]:.2f}**'],
-        ['nanoGPT, on an A100 GPU (about 3 minutes)', '10.65 million', '1.47'],
+        own('gpt.py with the four lines above', quick),
+        [f'nanoGPT, recipe for a CPU ({race} on our two cores)', '0.80 million', '1.88'],
+        ['[MiniGPT](https://arxiv.org/abs/2605.17398)', '0.83 million', '1.7236'],
+        own('**gpt.py**', ours),
+        ['nanoGPT, on an A100 GPU (about 3 minutes)', '10.65 million', '1.4697'],
     ]
     return table(['model', 'parameters', 'validation loss'], rows, right=[1, 2])
 
@@ -210,7 +206,7 @@ def numbers(r):
         'bigram seconds': f'{r["ladder"]["input.txt"]["bigram seconds"]:.0f}',
         **exercise_numbers(r),
         'times sooner': f'{race["nanoGPT"] / race["gpt.py"]:.1f}',
-        'final loss': f'{tiny["loss"]:.2f}',
+        'final loss': f'{r["race"]["gpt.py"]["curve"][-1][3]:.2f}',
         'default seconds': f'{r["default"]["input.txt"]["seconds"]:.0f}',
         'words': f'{r["default"]["input.txt"]["words"]:.0%}',
         'quick': quick(r),
