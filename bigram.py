@@ -138,8 +138,8 @@ print(f'Counting gives a loss of {mean_loss(counted, train_counts):.4f}.')
 # The same model, by learning
 #
 # There are 65 possible contexts of one character, but 65 to the power of 64 contexts of 64
-# characters. Nobody can count those. So let's pretend we can't count at all. We start with a
-# table of random numbers and improve it step by step.
+# characters. Hardly any of those ever occur twice, so counting is no use. Let's pretend we can't
+# count at all. We start with a table of random numbers and improve it step by step.
 
 
 def get_batch(split):
@@ -152,7 +152,7 @@ def get_batch(split):
 
 
 class BigramLanguageModel(nn.Module):
-    """A table of parameters. Row i holds a score for every character that may follow i."""
+    """A table of parameters (nn.Module keeps track of them). Row i scores what may follow i."""
 
     def __init__(self):
         super().__init__()

@@ -174,8 +174,8 @@ def attention(q, k, v, training=False):
     T, head_size = q.shape[-2:]
 
     # How well does each query match each key? Take the dot product: multiply them number by
-    # number and add it all up. A sum of n random products grows like sqrt(n), so we divide by
-    # that. Otherwise softmax, below, would give one character nearly all the weight.
+    # number and add it all up. The sum typically grows like sqrt(head_size), so we divide
+    # by that. Otherwise softmax, below, would give one character nearly all the weight.
     scores = q @ k.transpose(-2, -1) / math.sqrt(head_size)  # (..., T, T)
 
     # No looking ahead: the later characters are the answers. A score of minus infinity becomes
@@ -212,7 +212,7 @@ class Head(nn.Module):
         k = self.key(x)  # (B, T, head_size)
         q = self.query(x)  # (B, T, head_size)
         v = self.value(x)  # (B, T, head_size)
-        return attention(q, k, v, self.training)  # .training: see model.train() below
+        return attention(q, k, v, self.training)  # .training: is dropout on?
 
 
 class MultiHeadAttention(nn.Module):
@@ -238,7 +238,7 @@ class MultiHeadAttention(nn.Module):
 class FeedForward(nn.Module):
     """Each character, on its own, works on what it gathered: (B, T, C) -> (B, T, C).
 
-    Attention only averages. Here the model can compute something new from those averages.
+    Attention only averages. These layers, run in order, compute something new from that.
     """
 
     def __init__(self, n_embd):
@@ -258,8 +258,8 @@ class Block(nn.Module):
     """Attention, then feed-forward: (B, T, C) -> (B, T, C).
 
     Both halves add their result to x instead of replacing it (a residual connection), so a
-    block only has to learn what to change. And a sum, unlike a long chain of products, lets the
-    gradient reach even the first block at full strength.
+    block only has to learn what to change. And loss.backward() passes gradients through a sum
+    unchanged, so they reach even the first block.
 
     Both halves read x through a layer norm. It brings each vector to mean 0 and variance 1, then
     scales and shifts it by learned numbers. So what they see keeps its size, however x grows.
@@ -293,7 +293,7 @@ class GPTLanguageModel(nn.Module):
         self.apply(self.init_weights)
 
     def init_weights(self, module):
-        """Start with small random numbers, so that all characters look about equally likely."""
+        """For each part: small random numbers, so all characters look about equally likely."""
         if isinstance(module, (nn.Linear, nn.Embedding)):
             nn.init.normal_(module.weight, std=0.5 / math.sqrt(n_embd))
 
@@ -411,9 +411,9 @@ def train():
     torch.manual_seed(seed)
     model = GPTLanguageModel().to(device)
 
-    # AdamW (Loshchilov & Hutter, 2019) moves each parameter against a running mean (betas) of
-    # its gradient, over the gradient's usual size: about one learning rate, steep or flat. It
-    # also pulls each parameter a little toward zero, so that none grows for no reason.
+    # AdamW (Loshchilov & Hutter, 2019) moves each parameter against its mean recent gradient
+    # (betas), divided by the usual size. So a step is at most about the learning rate, steep or
+    # flat. It also pulls each parameter a little toward zero, so that none grows for no reason.
     optimizer = torch.optim.AdamW(
         model.parameters(), betas=(0.9, 0.99), weight_decay=weight_decay, fused=True
     )
@@ -543,7 +543,7 @@ def heads_were_edited():
         source = ''.join(map(inspect.getsource, parts))
     except (OSError, TypeError):  # typed into a shell, perhaps
         source = ''
-    return zlib.crc32(source.encode()) != 0x02184A59
+    return zlib.crc32(source.encode()) != 0x3B6D55F9
 
 
 if fast_attention and heads_were_edited():  # then your version is what runs

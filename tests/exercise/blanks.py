@@ -3,7 +3,7 @@
     python tests/exercise/blanks.py my_gpt.py
 
 In the copy, the bodies of nine functions are missing. What they take, what they return and what
-they are for is still there. Write them from the top down. To see how you are doing:
+they are for is still there. Write them in any order. To see how you are doing:
 
     python tests/exercise/check.py my_gpt.py
 """

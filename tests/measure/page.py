@@ -150,7 +150,7 @@ def published(r):
 
     def own(name, run):
         size = f'{run["parameters"] / 1e6:.2f} million'
-        return [f'{name} ({seconds(run["seconds"])})', size, f'**{run["loss"]:.3f}**']
+        return [f'{name} ({seconds(run["seconds"])})', size, f'{run["loss"]:.3f}']
 
     rows = [
         own('gpt.py with the four lines above', quick),
