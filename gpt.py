@@ -565,7 +565,7 @@ checkpoint = Path(folder, str(checkpoint_path))
 temporary = Path(f'{checkpoint}.tmp')
 shape = {'block_size': block_size, 'n_embd': n_embd, 'n_head': n_head, 'n_layer': n_layer}
 shape['alphabet'] = ''.join(chars)
-exam = f'{seed} {eval_iters} {batch_size} {block_size} {zlib.crc32(text.encode())}'
+exam = f'{seed} {eval_iters} {batch_size} {block_size} {zlib.crc32(data.numpy())}'
 save_errors = []  # why the last save failed, if it did
 
 
