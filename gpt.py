@@ -609,9 +609,10 @@ def save_run(step, model, optimizer, best, loss=0.0):
         fail(f'the numbers blew up by step {step}. Is {learning_rate=} too high?')
     if rank > 0:
         return
-    if step < min(100, eval_interval, max_iters):  # begun by mistake
+    if step < min(100, eval_interval, max_iters):  # perhaps begun by mistake
         save_errors[:] = ['too early']
         return
+
     state = {
         'shape': shape,
         'exam': exam,
@@ -622,9 +623,11 @@ def save_run(step, model, optimizer, best, loss=0.0):
         'random': torch.get_rng_state(),
         'random_gpus': torch.cuda.get_rng_state_all(),
     }
+
     buffer = io.BytesIO()
     torch.save(state, buffer)
     save_errors.clear()
+
     try:
         try:
             with open(temporary, 'wb') as file:
