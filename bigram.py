@@ -161,11 +161,11 @@ class BigramLanguageModel(nn.Module):
     def forward(self, idx, targets=None):
         """idx, targets (B, T) -> logits (B, T, vocab_size), loss (None without targets).
 
-        B is the number of pieces in the batch. T is the number of characters in each. Logits
-        are scores. Softmax turns them into probabilities. It takes exp(score), which is
-        positive, and divides by the sum over all characters. F.cross_entropy does that, and then
-        computes the loss we already know: the mean of -ln(probability of the target). It wants
-        all B * T questions in one long list, so we flatten the first two dimensions into one.
+        idx holds B pieces of text, each of T characters, as numbers. Logits are scores. Softmax
+        turns them into probabilities. It takes exp(score), which is positive, and divides by the
+        sum over all characters. F.cross_entropy does that, and then computes the loss we already
+        know: the mean of -ln(probability of the target). It wants all B * T questions in one
+        long list, so we flatten the first two dimensions into one.
         """
         logits = self.token_embedding(idx)  # row idx[b, t] of the table, for every b and t
         if targets is None:

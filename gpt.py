@@ -174,8 +174,8 @@ def attention(q, k, v, training=False):
     T, head_size = q.shape[-2:]
 
     # How well does each query match each key? Take the dot product: multiply them number by
-    # number and add it all up. The sum typically grows like sqrt(head_size), so we divide
-    # by that. Otherwise softmax, below, would give one character nearly all the weight.
+    # number and add it all up. With mixed signs, that grows like sqrt(head_size), so we
+    # divide by it. Otherwise softmax, below, would give one character nearly all the weight.
     scores = q @ k.transpose(-2, -1) / math.sqrt(head_size)  # (..., T, T)
 
     # No looking ahead: the later characters are the answers. A score of minus infinity becomes
@@ -284,7 +284,7 @@ class GPTLanguageModel(nn.Module):
     def __init__(self):
         super().__init__()
         # A vector for each character of the alphabet, and one for each position in a piece.
-        # An average ignores order (only the mask hints at it). So we add position vectors.
+        # Attention takes averages, which ignore order. So we add the position's vector.
         self.token_embedding_table = nn.Embedding(vocab_size, n_embd)
         self.position_embedding_table = nn.Embedding(block_size, n_embd)
         self.blocks = nn.Sequential(*[Block(n_embd, n_head) for _ in range(n_layer)])
@@ -397,7 +397,7 @@ def estimate_loss(model):
 
 
 def evaluate(step, model, optimizer, best):
-    """How well is it doing on text it has never seen? Keep the best model so far."""
+    """Score the model on unseen text. Keep a copy of the best parameters, save, and report."""
     losses = estimate_loss(model)
     if losses['val'] < best['loss']:
         parameters = copy.deepcopy(model.state_dict())
@@ -411,9 +411,9 @@ def train():
     torch.manual_seed(seed)
     model = GPTLanguageModel().to(device)
 
-    # AdamW (Loshchilov & Hutter, 2019) moves each parameter against its mean recent gradient
-    # (betas), divided by the usual size. So a step is at most about the learning rate, steep or
-    # flat. It also pulls each parameter a little toward zero, so that none grows for no reason.
+    # AdamW (Loshchilov & Hutter, 2019) averages each parameter's recent gradients (betas: how
+    # recent) and divides by their usual size. So it moves each parameter by at most about the
+    # learning rate, steep or flat. It also pulls each toward zero, so none grows for no reason.
     optimizer = torch.optim.AdamW(
         model.parameters(), betas=(0.9, 0.99), weight_decay=weight_decay, fused=True
     )
@@ -543,7 +543,7 @@ def heads_were_edited():
         source = ''.join(map(inspect.getsource, parts))
     except (OSError, TypeError):  # typed into a shell, perhaps
         source = ''
-    return zlib.crc32(source.encode()) != 0x3B6D55F9
+    return zlib.crc32(source.encode()) != 0x8468F0C0
 
 
 if fast_attention and heads_were_edited():  # then your version is what runs
