@@ -174,8 +174,8 @@ def attention(q, k, v, training=False):
     T, head_size = q.shape[-2:]
 
     # How well does each query match each key? Take the dot product: multiply them number by
-    # number and add it all up. With mixed signs, that grows like sqrt(head_size), so we
-    # divide by it. Otherwise softmax, below, would give one character nearly all the weight.
+    # number and add it all up. Signs partly cancel, so it grows like sqrt(head_size), and
+    # we divide by that. Otherwise softmax, below, would give one character nearly all the weight.
     scores = q @ k.transpose(-2, -1) / math.sqrt(head_size)  # (..., T, T)
 
     # No looking ahead: the later characters are the answers. A score of minus infinity becomes
@@ -259,7 +259,7 @@ class Block(nn.Module):
 
     Both halves add their result to x instead of replacing it (a residual connection), so a
     block only has to learn what to change. And loss.backward() passes gradients through a sum
-    unchanged, so they reach even the first block.
+    unchanged, so they don't fade on their way back.
 
     Both halves read x through a layer norm. It brings each vector to mean 0 and variance 1, then
     scales and shifts it by learned numbers. So what they see keeps its size, however x grows.
@@ -293,7 +293,7 @@ class GPTLanguageModel(nn.Module):
         self.apply(self.init_weights)
 
     def init_weights(self, module):
-        """For each part: small random numbers, so all characters look about equally likely."""
+        """Start small and random, so that all characters look about equally likely."""
         if isinstance(module, (nn.Linear, nn.Embedding)):
             nn.init.normal_(module.weight, std=0.5 / math.sqrt(n_embd))
 
@@ -543,7 +543,7 @@ def heads_were_edited():
         source = ''.join(map(inspect.getsource, parts))
     except (OSError, TypeError):  # typed into a shell, perhaps
         source = ''
-    return zlib.crc32(source.encode()) != 0x8468F0C0
+    return zlib.crc32(source.encode()) != 0xF28F53D9
 
 
 if fast_attention and heads_were_edited():  # then your version is what runs
