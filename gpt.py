@@ -118,8 +118,8 @@ def get_batch(split, generator=None):
         x[b]   F  i  r  s  t  _  C  i
         y[b]   i  r  s  t  _  C  i  t
 
-    One piece holds block_size lessons, one for each length of context. (The generator picks random
-    numbers.)
+    One piece holds block_size lessons, one for each length of context. (The generator supplies the
+    random numbers.)
     """
     part = train_data if split == 'train' else val_data
     starts = torch.randint(len(part) - block_size, (batch_size,), generator=generator)
@@ -174,7 +174,7 @@ def attention(q, k, v, training=False):
     T, head_size = q.shape[-2:]
 
     # How well does each query match each key? Take the dot product: multiply them number by
-    # number and add it all up. Signs partly cancel, so it grows like sqrt(head_size), and
+    # number and add it all up. Signs partly cancel, so the sum grows like sqrt(head_size), and
     # we divide by that. Otherwise softmax, below, would give one character nearly all the weight.
     scores = q @ k.transpose(-2, -1) / math.sqrt(head_size)  # (..., T, T)
 
@@ -543,7 +543,7 @@ def heads_were_edited():
         source = ''.join(map(inspect.getsource, parts))
     except (OSError, TypeError):  # typed into a shell, perhaps
         source = ''
-    return zlib.crc32(source.encode()) != 0xF28F53D9
+    return zlib.crc32(source.encode()) != 0x7944C7A9
 
 
 if fast_attention and heads_were_edited():  # then your version is what runs
