@@ -1,48 +1,44 @@
-"""A tiny language model. It guesses the next character from the one before it.
+"""A tiny language model: it guesses the next character of a text from the one before it.
 
     python bigram.py
 
-takes a few seconds. It prints its results in the order of this file. What is there to predict?
-How good is a guess if we simply count? And can a model learn the same thing without counting?
-Learning is how all the larger models are made.
+In a few seconds, the program answers three questions: What is there to predict? How well can we
+guess by counting? And can a program learn to guess just as well without counting?
 """
 
 import sys
 from pathlib import Path
 
-import torch  # like numpy, but it can also use a GPU and compute gradients
+# PyTorch is like numpy (its dim is numpy's axis), but also computes gradients, explained below.
+import torch
 import torch.nn as nn  # building blocks for models
-from torch.nn import functional as F  # functions for models
-from tqdm import tqdm  # a progress bar
+from torch.nn import functional as F  # functions such as softmax, also explained below
 
 # ----------------------------------------------
 # Hyperparameters
 #
-# These are the numbers we choose. (The numbers the model learns are its parameters.)
+# These are the settings we choose. (What the model learns are its parameters.) Skim them for now.
 
-device = 'cuda' if torch.cuda.is_available() else 'cpu'  # an Nvidia GPU, if there is one
-text_path = 'input.txt'  # the text to learn from
 block_size = 64  # characters in a piece of text
-batch_size = 32  # pieces of text per training step
-max_iters = 400  # training steps
-learning_rate = 0.3  # roughly how far a step moves each parameter
-max_new_tokens = 300  # characters in the sample (a token is a unit of text)
-seed = 1337  # the same seed repeats the same run
+batch_size = 32  # pieces of text per training step (together, they are a batch)
+max_iters = 1000  # training steps
+learning_rate = 100  # how far a step moves a parameter, per unit of slope (see below)
+max_new_tokens = 300  # how much to write (a token is a unit of text, here a character)
+seed = 1337  # the same seed repeats the same random choices
+text_path = 'input.txt'  # the text to learn from
+device = 'cuda' if torch.cuda.is_available() else 'cpu'  # a GPU, if there is one
 
 torch.manual_seed(seed)
-if hasattr(sys.stdout, 'reconfigure'):  # not in a notebook
-    sys.stdout.reconfigure(encoding='utf-8', errors='replace', line_buffering=True)
+if hasattr(sys.stdout, 'reconfigure'):  # print any alphabet, even on Windows, line by line
+    sys.stdout.reconfigure(encoding='utf-8', line_buffering=True)
 
 # ----------------------------------------------
 # The text, as numbers
 #
-# A model can only calculate, so each distinct character gets a number.
+# A model can only compute with numbers, so we give each distinct character a number.
 
 folder = Path(__file__).resolve().parent
-try:
-    text = (folder / text_path).read_text(encoding='utf-8-sig')
-except (OSError, TypeError, ValueError) as error:
-    sys.exit(f'cannot read text_path = {text_path!r} as UTF-8 text: {error}')
+text = (folder / text_path).read_text(encoding='utf-8-sig')  # sig: skip the mark some editors add
 
 chars = sorted(set(text))  # the alphabet
 vocab_size = len(chars)
@@ -62,15 +58,13 @@ def decode_list(l):
 
 data = torch.tensor(encode_string(text))
 
-# The model learns from the first 90%. The rest is for validation: how well does the
-# model do on text it has never seen?
+# The model learns from the first 90% of the text. The rest is for validation: how well does the
+# model do on text that it has not learned from? One that merely memorized the first part would do
+# badly on the rest.
 n = int(0.9 * len(data))
 train_data, val_data = data[:n], data[n:]
-
-if len(val_data) <= block_size:
-    sys.exit(f'{text_path} is too short: its last tenth must be longer than {block_size=}')
-if vocab_size > 5000:
-    sys.exit(f'{text_path} has {vocab_size} distinct characters, which is too many here')
+assert len(val_data) > block_size, f'{text_path} is too short for {block_size=}'
+assert vocab_size <= 5000, f'{text_path} has {vocab_size} distinct characters, too many for a table'
 
 print(f'{text_path}: {len(text):,} characters, {vocab_size} distinct')
 print(f'The first 20: {text[:20]!r} -> {data[:20].tolist()}')
@@ -78,25 +72,19 @@ print(f'The first 20: {text[:20]!r} -> {data[:20].tolist()}')
 # ----------------------------------------------
 # What is there to predict?
 #
-# Every place in the text asks a little question. Given the characters so far (the context),
-# which one comes next (the target)? A piece of 64 characters asks 64 questions.
+# Every position in the text poses a question: given the characters so far (the context), which
+# character comes next (the target)?
 
 print('\nWhat is there to predict?\n')
-x = train_data[:block_size]
-y = train_data[1 : block_size + 1]  # the same piece, one character further on
-for t in range(8):
-    context = decode_list(x[: t + 1].tolist())
-    target = decode_list([y[t].item()])
-    print(f'{context!r:12} -> {target!r}')
-
-# gpt.py will use the whole context. The bigram model sees only the last character. (A bigram
-# is two characters in a row.)
+for t in range(1, 9):
+    print(f'{text[:t]!r:12} -> {text[t]!r}')
 
 # ----------------------------------------------
 # The model, by counting
 #
-# How often does one character follow another? Count every pair, then divide by how often its
-# first character occurs. That gives the probability of the next character, given this one:
+# A bigram is a pair of neighboring characters. The bigram model looks at only the last character of
+# the context. Count how often each pair of neighbors occurs, and divide by the count of its first
+# character. We take that as the probability of the next character:
 #
 #     P(next | this) = count(this, next) / count(this)
 
@@ -107,44 +95,53 @@ def count_pairs(part):
     return torch.bincount(pairs, minlength=vocab_size**2).reshape(vocab_size, vocab_size)
 
 
+def mean_loss(probs, counts):
+    """How badly does a table of probabilities predict the pairs that were counted?
+
+    The better the model, the higher the probability it gives to a text. This probability is the
+    product of those of all characters, each given the one before it, and far too small for a float.
+    So we take logarithms, and the product becomes a sum. Logarithms of probabilities are never
+    positive, and we want a number that is small for a good model, so the loss is the mean of
+    -ln(probability) over all characters. (A mean, so that long and short texts compare.) The loss
+    is 0 for a model that is always certain and right, -ln(1/65) = 4.17 for one that finds all 65
+    characters of our alphabet equally likely, and infinite for one that gives a probability of 0 to
+    what really comes next, even once.
+    """
+    seen = counts > 0  # equal pairs count together, and those that never occur are left out
+    return -(counts[seen] * probs[seen].log()).sum().item() / counts.sum().item()
+
+
 train_counts = count_pairs(train_data)
 val_counts = count_pairs(val_data)
-totals = train_counts.sum(dim=1, keepdim=True).clamp(min=1)  # at least 1, to avoid dividing by 0
-counted = train_counts / totals  # probabilities: each row sums to 1
+counted = train_counts / train_counts.sum(dim=1, keepdim=True)  # a table: each row sums to 1
 
-
-def mean_loss(probs, counts):
-    """How badly do these probabilities predict the counted pairs?
-
-    A good model gives the real text a high probability. The probability of a whole text is the
-    product of the probabilities of its characters. That is too small for a float, so we take
-    logarithms, and the product becomes a sum. A pair that occurs 100 times adds its logarithm
-    100 times. The loss is the mean of -ln(probability). It is 0 if the model is always certain
-    and right. If 65 characters all look equally likely, it is ln(65) = 4.17. Lower is better.
-    """
-    log_probs = probs.log().expand(counts.shape)  # probs may also be a single row, shared by all
-    seen = counts > 0  # skip pairs that never occur: their logarithm may be minus infinity
-    return -(counts[seen] * log_probs[seen]).sum().item() / counts.sum().item()
-
-
-print('\nHow good is it?\n')
-likeliest = counted[char_to_index[text[0]]].argmax().item()
-print(f'After {text[0]!r}, the likeliest character is {index_to_char[likeliest]!r}.')
+print('\nHow well can we guess?\n')
 print(f'Counting gives a loss of {mean_loss(counted, train_counts):.4f}.')
 
-# No model that sees only one character can do better on the text we counted.
+# No other table has a lower loss on the text that we counted. Take one row. Let p be its counted
+# probabilities, without those that are 0, and q any others for the same characters, which sum to at
+# most 1. The mean loss of q is -sum(p * ln(q)), and that of p is -sum(p * ln(p)). Since ln(x) is
+# never larger than x - 1, the difference cannot be negative:
+#
+#     -sum(p * ln(q / p)) >= -sum(p * (q / p - 1)) = sum(p) - sum(q) >= 0
 
 # ----------------------------------------------
 # The same model, by learning
 #
-# There are 65 possible contexts of one character, but 65 to the power of 64 contexts of 64
-# characters. Hardly any of those ever occur twice, so counting is no use. Let's pretend we can't
-# count at all. We start with a table of random numbers and improve it step by step.
+# There are 65 contexts of one character, but 65**64 contexts of 64. Almost none of those ever
+# occur, so a table with a row for each is hopeless, however we fill it. That is why gpt.py computes
+# its guess by a formula in which all contexts use the same few hundred thousand numbers, its
+# parameters. What it learns from one context serves similar ones, too, even if they have never
+# occurred. But there is nothing we could count to find the value of such a parameter. It has to be
+# learned: start with random numbers, and improve them step by step. We practice that here, on a
+# table, because we know the best one already.
 
 
-def get_batch(split):
-    """Random pieces of the text: inputs x and targets y, both (batch_size, block_size)."""
-    part = train_data if split == 'train' else val_data
+def get_batch(part):
+    """Random pieces of the text: inputs x and targets y, both (batch_size, block_size).
+
+    y[b, t] is the character that follows x[b, t]. (Only gpt.py needs pieces. Here, pairs would do.)
+    """
     starts = torch.randint(len(part) - block_size, (batch_size,))
     x = torch.stack([part[i : i + block_size] for i in starts])
     y = torch.stack([part[i + 1 : i + block_size + 1] for i in starts])
@@ -152,81 +149,132 @@ def get_batch(split):
 
 
 class BigramLanguageModel(nn.Module):
-    """A table of parameters (nn.Module keeps track of them). Row i scores what may follow i."""
+    """A table of parameters: row i holds a score for each character that may follow character i.
+
+    Why scores rather than probabilities? A score may be any number, so it can be nudged up and down
+    freely, whereas probabilities have to sum to 1. Softmax turns a row of scores into such
+    probabilities: it takes exp(score), which is always positive, and divides by the sum over the
+    row. (The scores are also called logits.)
+
+    nn.Module, PyTorch's class for models, finds the parameters of the layers that we assign to
+    self. Calling a model like a function, model(x, y), runs its forward(x, y).
+    """
 
     def __init__(self):
         super().__init__()
-        self.token_embedding = nn.Embedding(vocab_size, vocab_size)  # random at first
+        self.token_embedding = nn.Embedding(vocab_size, vocab_size)  # a table, random at first
 
     def forward(self, idx, targets=None):
-        """idx, targets (B, T) -> logits (B, T, vocab_size), loss (None without targets).
+        """idx holds B pieces of T characters each, as numbers.
 
-        idx holds B pieces of text, each of T characters, as numbers. Logits are scores. Softmax
-        turns them into probabilities. It takes exp(score), which is positive, and divides by the
-        sum over all characters. F.cross_entropy does that, and then computes the loss we already
-        know: the mean of -ln(probability of the target). It wants all B * T questions in one
-        long list, so we flatten the first two dimensions into one.
+        idx, targets (B, T) -> logits (B, T, vocab_size), loss (None without targets)
+
+        F.cross_entropy applies softmax and computes the loss from above, the mean of
+        -ln(probability of the target). We give it all B * T questions as one list, by merging the
+        first two dimensions.
         """
         logits = self.token_embedding(idx)  # row idx[b, t] of the table, for every b and t
         if targets is None:
             return logits, None
         return logits, F.cross_entropy(logits.flatten(0, 1), targets.flatten())
 
-    @torch.no_grad()  # only learning, below, needs gradients
+    @torch.no_grad()  # nothing is learned in here, so no slopes are needed (see below)
     def generate(self, idx, max_new_tokens):
-        """Continue the text: idx (B, T) -> (B, T + max_new_tokens)."""
+        """Continue the pieces: idx (B, T) -> (B, T + max_new_tokens)."""
         for _ in range(max_new_tokens):
-            logits, _ = self(idx[:, -1:])  # runs forward() on the last character of each text
+            logits, _ = self(idx[:, -1:])  # forward(), with the last character of each piece
             probs = F.softmax(logits[:, -1], dim=-1)  # (B, vocab_size)
-            idx_next = torch.multinomial(probs, num_samples=1)  # (B, 1), by probability
+            # Draw one at random. (Always taking the likeliest would soon go in circles.)
+            idx_next = torch.multinomial(probs, num_samples=1)  # (B, 1)
             idx = torch.cat((idx, idx_next), dim=1)  # (B, T + 1)
         return idx
 
 
+# ----------------------------------------------
+# How does a model learn?
+#
+# To lower the loss, which way should each parameter p move? We need its slope: how fast the loss
+# changes as p changes and all other parameters stay fixed. If the slope is 2, then raising p by
+# 0.001 raises the loss by about 0.002, so p should be lowered. loss.backward() computes the slopes
+# of all parameters, which together are called the gradient, and leaves each in p.grad.
+#
+# It uses the chain rule, backward from the loss, and so finds the slopes of all numbers on the way,
+# too. For example, let a = 3, b = 2, and c = 5:
+#
+#     u = a * b - c = 1        slope of u = 2 * u          = 2
+#     loss = u**2   = 1        slope of a = slope of u * b = 4
+#                              slope of b = slope of u * a = 6
+#
+# (Indeed, a = 3.001 gives a loss of about 1.004.) We could also find the slopes by nudging a, then
+# b, and so on, but that takes one computation of the loss per parameter. Going backward, whatever
+# they share, such as the slope of u, is computed only once. So one pass gives all slopes, however
+# many there are: PyTorch has recorded every operation on the way to the loss, goes back through the
+# record, and multiplies by each one's derivative. If a parameter is used several times, as a row of
+# our table is when its character occurs more than once in a batch, its slopes from all these uses
+# are added up (just as the slope of p * p is p + p).
+#
+# For our table, we can even say what comes out. Let s be the scores in the row for one question:
+#
+#     loss          = -ln(exp(s[target]) / sum(exp(s))) = ln(sum(exp(s))) - s[target]
+#     slope of s[j] = exp(s[j]) / sum(exp(s)) - (1 if j is the target, otherwise 0)
+#
+# The fraction is the probability of j. So on average over all questions with the same context, the
+# slope is the probability of j minus the share of times that j really came next. Where the model
+# finds j too likely, the slope is positive, and s[j] should be lowered. The slope is 0 only where
+# the two are equal: at the counted probability.
+#
+# How far should p move? The simplest rule is p = p - learning_rate * slope. The whole text would
+# make each step slow, so we take the slope on a random batch. (Hence the name, stochastic gradient
+# descent.) Our rate is so large because the loss is a mean over 2,048 questions: if 20 of them are
+# about the same row, its slopes are at most 0.01. We lower the rate from step to step, because
+# otherwise, the quirks of each batch would keep pushing the parameters around.
+
 model = BigramLanguageModel().to(device)
+optimizer = torch.optim.SGD(model.parameters())
 
-# Think of the loss as a height. Which way is downhill? The gradient tells us: it says how fast
-# the loss rises as we raise each parameter. Torch remembers how it computed the loss, so
-# loss.backward() can go back through all of it (by the chain rule of calculus) and leave the
-# gradient of every parameter p in p.grad. The optimizer, AdamW, picks it up there and moves each
-# parameter the other way. We make its steps smaller and smaller, so that the model settles at the
-# bottom. (weight_decay=0.0 turns off an extra that gpt.py explains.)
-optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.0)
-for step in tqdm(range(max_iters), leave=False, disable=None):
-    optimizer.param_groups[0]['lr'] = learning_rate * (1 - step / max_iters)
-    x, y = get_batch('train')
-    logits, loss = model(x, y)  # runs forward(): how wrong is the model on this batch?
+for step in range(max_iters):
+    optimizer.param_groups[0]['lr'] = learning_rate * (1 - step / max_iters)  # all are in group 0
+    x, y = get_batch(train_data)
+    logits, loss = model(x, y)  # how wrong is it on this batch?
     optimizer.zero_grad()  # forget the last gradient, or the new one would be added to it
-    loss.backward()  # compute a new one
-    optimizer.step()  # move
+    loss.backward()  # compute the new one
+    optimizer.step()  # move every parameter
+    if step % 200 == 0:
+        print(f'Step {step}: loss {loss.item():.4f} on the batch')
 
-learned = F.softmax(model.token_embedding.weight.detach().cpu(), dim=-1)  # its probabilities
+scores = model.token_embedding.weight.detach().cpu()  # as plain numbers, without gradients
+learned = F.softmax(scores, dim=-1)  # the table of probabilities that the model has learned
 print(f'Learning gives a loss of {mean_loss(learned, train_counts):.4f}.')
+
+i, j = divmod(train_counts.argmax().item(), vocab_size)  # the most frequent pair
+print(f'P({chars[j]!r} | {chars[i]!r}): counted {counted[i, j]:.3f}, learned {learned[i, j]:.3f}')
+
+# So learning works: without counting anything, the program has come close to the best table, except
+# in the rows of rare characters, which have moved less.
 
 # ----------------------------------------------
 # What has it learned?
 
 print('\nThe model writes:\n')
-start = torch.tensor([[0]], device=device)  # character 0, the newline in most texts
+start = torch.tensor([[0]], device=device)  # character 0, the line break in most texts
 print(decode_list(model.generate(start, max_new_tokens)[0, 1:].tolist()))
 
-# Now compare, on both parts of the text. A pair that never occurs in training gets probability
-# 0. If it turns up in validation, the loss is infinite. So for the validation loss, we add 1 to
-# every count. (The learned model doesn't need that: softmax is never exactly 0.)
-uniform = torch.full((vocab_size,), 1 / vocab_size)
-singles = train_counts.sum(dim=0)  # how often does each character occur, whatever came before?
-singles_plus_1 = (singles + 1) / (singles + 1).sum()
-pairs_plus_1 = (train_counts + 1) / (train_counts + 1).sum(dim=1, keepdim=True)
+# Now compare four models on both parts of the text. A pair that occurs only in the validation text
+# has a counted probability of 0, and -ln(0) is infinite. So we start every count at 1.
+singles = train_counts.sum(dim=0).expand(vocab_size, -1)  # ignores the context: all rows the same
+models = {
+    'pure guessing': torch.ones(vocab_size, vocab_size),
+    'counted characters': singles + 1,
+    'counted bigram': train_counts + 1,
+    'learned bigram': learned,
+}
 
 print('\nloss                   training  validation')
-for name, on_train, on_val in [
-    ('pure guessing', uniform, uniform),
-    ('counted characters', singles / singles.sum(), singles_plus_1),
-    ('counted bigram', counted, pairs_plus_1),
-    ('learned bigram', learned, learned),
-]:
-    train_loss = mean_loss(on_train, train_counts)
-    val_loss = mean_loss(on_val, val_counts)
+for name, table in models.items():
+    probs = table / table.sum(dim=1, keepdim=True)
+    train_loss, val_loss = mean_loss(probs, train_counts), mean_loss(probs, val_counts)
     print(f'{name:20} {train_loss:10.4f} {val_loss:11.4f}')
 
-print('\nOne character of context gets us only so far. gpt.py looks at more.')
+# The learned bigram is almost as good as the counted one, even on text that neither has seen. But a
+# loss of 2.4 is like having to pick among exp(2.4) = 11 equally likely characters. With one
+# character of context, little less is possible. gpt.py uses up to 64, and gets to 1.5.

@@ -1,31 +1,25 @@
-"""A GPT in one file. It reads a text and learns to write like it, one character at a time.
+"""A GPT in one file. It reads a text and learns to write in its style, one character at a time.
 
     python gpt.py
 
-trains on the plays in input.txt for a few minutes, on an ordinary CPU, and prints a sample.
-Watch the loss fall from 4.3 (untrained) to about 1.5, as noise turns into dialogue.
+This trains a model on the plays in input.txt, for a few minutes on two CPU cores, and prints a
+sample. Watch the loss fall from 4.3 to about 1.5, as noise turns into dialogue.
 
-Read it from top to bottom. Then change a number or a line, and run it again. Everything after
-"The lesson ends here" is housekeeping. If all of this is new to you, start with bigram.py.
+Start with bigram.py, which explains how a model learns, and the basics of PyTorch. (It ends with a
+loss of 2.4.) Then read this file from top to bottom.
 
-GPT is short for generative pre-trained transformer (Radford et al., 2018). The model follows
-Andrej Karpathy's lecture "Let's build GPT".
+GPT stands for generative pre-trained transformer (Radford et al., 2018): it generates text, and can
+be trained further for other tasks, such as answering questions. A transformer is a model in which
+the characters of a text exchange information, by a layer called attention. (Layers are simple
+functions, most of them with parameters.) We follow Andrej Karpathy's lecture "Let's build GPT".
 """
 
-import copy
-import inspect
-import io
 import math
 import os
-import re
-import signal
 import sys
 import time
-import zipfile
-import zlib
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn as nn
 from torch.nn import functional as F
@@ -34,56 +28,51 @@ from tqdm import tqdm
 # ----------------------------------------------
 # Hyperparameters
 #
-# These are the numbers we choose. (The numbers the model learns are its parameters.) Just skim
-# them for now. If a line has two values, the first is for a CUDA GPU.
-
-device = 'cuda' if torch.cuda.is_available() else 'cpu'  # or 'mps', a Mac's GPU
-gpu = 'cuda' in str(device)
+# These are the settings we choose. Skim them for now. Most are explained where they are used.
 
 # the model
-block_size = 256 if gpu else 64  # how many characters the model can see
-n_embd = 384 if gpu else 128  # how many numbers describe each character
-n_head = 6 if gpu else 4  # attention heads per block
-n_layer = 6 if gpu else 2  # blocks
-dropout = 0.2 if gpu else 0.0  # share of numbers zeroed at random in training
+block_size = 64  # the longest context, in characters
+n_embd = 128  # how many numbers describe each character
+n_head = 2  # attention heads per block
+n_layer = 2  # blocks, one after the other
+dropout = 0.0  # share of numbers zeroed at random in training (useful for larger models)
 
 # training
-max_iters = 2500 if gpu else 4000  # training steps
-batch_size = 64 if gpu else 24  # pieces of text per step
-learning_rate = 1e-3 if gpu else 4e-3  # roughly how far a step moves each parameter
-warmup_iters = 100  # steps to ramp it up
-weight_decay = 0.1 if gpu else 0.2  # how strongly parameters are pulled toward zero
-grad_clip = 1.0  # cap on the length of the gradient
-eval_interval = 250  # steps between evaluations
-eval_iters = 200 if gpu else 25  # batches per estimate
-seed = 1337  # same seed, same run (GPUs: nearly)
+max_iters = 3200  # training steps (together, they read the training text about six times)
+batch_size = 32  # pieces of text per step
+learning_rate = 4e-3  # roughly the most that a parameter moves in one step
+warmup_iters = 100  # steps over which the learning rate ramps up
+weight_decay = 0.2  # how strongly parameters are pulled toward zero
+grad_clip = 1.0  # the longest gradient allowed, see learn()
+eval_interval = 500  # steps between evaluations
+eval_size = 130_000  # how many characters of each part of the text an evaluation reads
+seed = 1337  # the same seed repeats the same random choices
 
 # the sample
 prompt = ''  # how it begins
-max_new_tokens = 500  # tokens that follow (ours are characters)
-temperature = 0.8  # below 1 plays it safe, above 1 gets wild, 0 is never random
-top_k = 0  # pick only from the k likeliest characters (0: from all)
+max_new_tokens = 500  # how much to write (a token is a unit of text, here a character)
+temperature = 0.8  # below 1, likely characters become likelier, above 1, less so
 
 # files, next to this one
 text_path = 'input.txt'  # the text to learn from
 checkpoint_path = 'gpt.pt'  # where the run is saved
-resume = False  # True: continue the saved run
+resume = False  # True: continue the saved run instead of starting a new one
 
-# speed
-fast_attention = True  # compute all heads at once
-# bfloat16 takes 16 bits per number, not 32. Less precise, but faster. (A T4 GPU lacks it.)
-bfloat16 = torch.cuda.is_bf16_supported(False) if gpu else torch.cpu._is_avx512_bf16_supported()
+# the hardware
+device = 'cuda' if torch.cuda.is_available() else 'cpu'  # a GPU, if there is one
+bfloat16 = True  # 16-bit numbers, where the hardware has them: faster, but less precise
+
+# A recent GPU can train a model 25 times this size in minutes. Uncomment these lines to try it.
+# block_size, n_embd, n_head, n_layer, dropout = 256, 384, 6, 6, 0.2
+# batch_size, max_iters, learning_rate, weight_decay = 64, 2500, 1e-3, 0.1
 
 # ----------------------------------------------
 # The text, as numbers
 #
-# A model can only calculate, so each distinct character gets a number.
+# A model can only compute with numbers, so we give each distinct character a number.
 
 folder = Path(__file__).resolve().parent
-try:
-    text = (folder / text_path).read_text(encoding='utf-8-sig')
-except (OSError, TypeError, ValueError) as error:
-    sys.exit(f'cannot read text_path = {text_path!r} as UTF-8 text: {error}')
+text = (folder / text_path).read_text(encoding='utf-8-sig')  # sig: skip the mark some editors add
 
 chars = sorted(set(text))  # the alphabet
 vocab_size = len(chars)
@@ -101,28 +90,30 @@ def decode_list(l):
     return ''.join([index_to_char[index] for index in l])
 
 
-# This is torch.tensor(encode_string(text)), without building a long list.
-data = torch.from_numpy(np.fromiter(map(char_to_index.get, text), np.int64, len(text)))
+data = torch.tensor(encode_string(text))
 
-# The model learns from the first 90%. The rest is for validation: how well does the
-# model do on text it has never seen?
+# The model learns from the first 90% of the text. The rest is for validation: how well does the
+# model do on text that it has not learned from? One that merely memorized the first part would do
+# badly on the rest.
 n = int(0.9 * len(data))
 train_data, val_data = data[:n], data[n:]
+assert len(val_data) > block_size, f'{text_path} is too short for {block_size=}'
+assert set(prompt) <= set(chars), f'{prompt=} has characters that do not occur in {text_path}'
+assert n_embd % n_head == 0, f'{n_embd=} must be a multiple of {n_head=}'
+assert grad_clip > 0 and temperature > 0, f'{grad_clip=} and {temperature=} must be above 0'
 
 
-def get_batch(split, generator=None):
+def get_batch(part):
     """Random pieces of the text: inputs x and targets y, both (batch_size, block_size).
 
-    y is x shifted by one, so y[b, t] is the character that follows x[b, 0], ..., x[b, t]:
+    y[b, t] is the character that follows x[b, : t + 1]. (_ is a space.)
 
         x[b]   F  i  r  s  t  _  C  i
         y[b]   i  r  s  t  _  C  i  t
 
-    One piece holds block_size lessons, one for each length of context. (The generator supplies the
-    random numbers.)
+    So one piece poses block_size questions, one for each length of context.
     """
-    part = train_data if split == 'train' else val_data
-    starts = torch.randint(len(part) - block_size, (batch_size,), generator=generator)
+    starts = torch.randint(len(part) - block_size, (batch_size,))
     x = torch.stack([part[i : i + block_size] for i in starts])
     y = torch.stack([part[i + 1 : i + block_size + 1] for i in starts])
     return x.to(device), y.to(device)
@@ -131,121 +122,140 @@ def get_batch(split, generator=None):
 # ----------------------------------------------
 # The model, a transformer
 #
-# A bigram model looks at one character and guesses the next. How can a model use everything
-# that came before?
+# Almost every context of 64 characters is new, so the guess has to be computed, with parameters
+# that all contexts share. First, every character becomes a vector: n_embd numbers (an embedding)
+# that say which character it is and where it stands. Then come the blocks. In each of them, every
+# vector gathers information from itself and the vectors before it (attention), and is then
+# transformed on its own (feed-forward). Finally, a layer turns each vector into a score for every
+# possible next character.
 #
-# First, every character becomes a vector: n_embd numbers that describe it, looked up in a
-# learned table (an embedding). Then come the blocks. In each block, the vectors first gather
-# information from one another (attention). Then each one works on what it found (feed-forward).
-# Each block builds on the last. By the end, every vector has become a prediction of the next
-# character. Nobody decides what these numbers mean. Training does.
+# Nobody decides what all these numbers mean. Training adjusts the parameters to make better
+# predictions, and the meanings are whatever helps.
 #
-# B is batch: how many pieces of text we process side by side. T is time: how many characters
-# are in each, at most block_size. C is channels: the n_embd numbers of each character.
+# Comments use three letters for the shapes of tensors (arrays). B (batch) is the number of pieces
+# of text side by side. T (time) is the number of characters in each, at most block_size. C
+# (channels) is n_embd, the numbers per character.
 #
 #     idx       (B, T)               the text, as numbers
 #      |    token_embedding_table, position_embedding_table
 #      x        (B, T, C)            a vector for each character
 #      |    n_layer blocks, each    x = x + attention
 #      |                            x = x + feed-forward
-#      x        (B, T, C)            the vectors, now full of context
-#      |    ln_f, lm_head
-#     logits    (B, T, vocab_size)   scores for every possible next character
-
-
-def attention(q, k, v, training=False):
-    """Each character gathers information from itself and from the ones before it.
-
-    Some matter more than others. So every character gets three vectors (made by Head, below).
-    Its query says what it is looking for. Its key says what it has to offer. Its value is the
-    information itself. The better a query matches a key, the more weight that key's value
-    gets. For the text "the", the weights might be
-
-                      t     h     e
-        t looks at   1.0    .     .     only itself
-        h looks at   0.4   0.6    .
-        e looks at   0.1   0.7   0.2    mostly h
-
-    q, k, v and the result are all (..., T, head_size): head_size numbers per character.
-    (Here, ... stands for B, or for B and n_head.)
-
-    (Vaswani et al., "Attention Is All You Need", 2017)
-    """
-    T, head_size = q.shape[-2:]
-
-    # How well does each query match each key? Take the dot product: multiply them number by
-    # number and add it all up. Signs partly cancel, so the sum grows like sqrt(head_size), and
-    # we divide by that. Otherwise softmax, below, would give one character nearly all the weight.
-    scores = q @ k.transpose(-2, -1) / math.sqrt(head_size)  # (..., T, T)
-
-    # No looking ahead: the later characters are the answers. A score of minus infinity becomes
-    # a weight of 0.
-    later = torch.ones(T, T, dtype=torch.bool, device=q.device).triu(diagonal=1)  # (T, T)
-    scores = scores.masked_fill(later, float('-inf'))
-
-    # Softmax turns each row of scores into weights that sum to 1. It takes exp(score), which is
-    # never negative, and divides by the row's sum.
-    weights = F.softmax(scores, dim=-1)  # (..., T, T)
-
-    # In training, dropout zeroes some weights at random and scales up the rest to match. A
-    # model that can't rely on any one number has a harder time memorizing the text.
-    weights = F.dropout(weights, dropout, training)
-
-    # Each character gets a weighted average of the values.
-    return weights @ v  # (..., T, T) @ (..., T, head_size) -> (..., T, head_size)
+#      x        (B, T, C)            the vectors, with all that has been added
+#      |    a last layer, lm_head
+#     logits    (B, T, vocab_size)   a score for every possible next character
 
 
 class Head(nn.Module):
-    """One attention head: (B, T, C) -> (B, T, head_size).
+    """One attention head: each vector gathers information from itself and the vectors before it.
 
-    nn.Linear(n, m) multiplies by a matrix of parameters: n numbers in, m numbers out, for each
-    character on its own. (Most also add m parameters, a bias. These three don't.)
+    (B, T, C) -> (B, T, head_size)
+
+    The head multiplies each vector by three matrices of parameters, which gives three new vectors
+    of head_size numbers. The query says what the character is looking for, the key says what others
+    can find it by, and the value is what it passes on. For example, take a head with head_size = 3
+    that tells each character what kind of character came before it. In "cat", the t comes third, so
+    its query asks for the second: (0, 6, 0). A key says at which position its character is, and a
+    value says whether it is a vowel, a consonant, or a space. How well query and key match is their
+    dot product: multiply number by number, and add up. (The 6 makes it a clear match.)
+
+             key         query . key   / sqrt(3)   softmax   value
+        c   (1, 0, 0)         0            0         0.03    (0, 1, 0)
+        a   (0, 1, 0)         6           3.5        0.94    (1, 0, 0)
+        t   (0, 0, 1)         0            0         0.03    (0, 1, 0)
+
+        result for t: 0.03 * (0, 1, 0) + 0.94 * (1, 0, 0) + 0.03 * (0, 1, 0) = (0.94, 0.06, 0)
+
+    So t is told that a vowel came before it. (forward explains the other two columns.) We use three
+    matrices, because where t looks is not where it is: with its key as its query, t would find
+    itself. And what it is told is not a position, but a kind of character.
+
+    (Vaswani et al., "Attention Is All You Need", 2017)
     """
 
     def __init__(self, head_size):
         super().__init__()
-        self.key = nn.Linear(n_embd, head_size, bias=False)
+        # nn.Linear(n, m) multiplies each vector by a matrix of parameters, so that n numbers become
+        # m. Then it adds m more parameters, the bias, unless told not to.
         self.query = nn.Linear(n_embd, head_size, bias=False)
+        self.key = nn.Linear(n_embd, head_size, bias=False)
         self.value = nn.Linear(n_embd, head_size, bias=False)
+        self.dropout = nn.Dropout(dropout)
 
     def forward(self, x):
-        k = self.key(x)  # (B, T, head_size)
+        T = x.shape[1]
         q = self.query(x)  # (B, T, head_size)
+        k = self.key(x)  # (B, T, head_size)
         v = self.value(x)  # (B, T, head_size)
-        return attention(q, k, v, self.training)  # .training: is dropout on?
+
+        # The dot products of all queries with all keys. With random signs, a sum of n products is
+        # typically only sqrt(n) times as large as one, since in (a + b)**2 = a**2 + b**2 + 2*a*b,
+        # the last term averages out. So we divide by sqrt(head_size), or else the scores would grow
+        # with the head. If they are very large, softmax, below, gives nearly all the weight to one
+        # character. Then changing a score a little hardly matters, the slopes are close to 0, and
+        # little is learned.
+        scores = q @ k.transpose(-2, -1) / math.sqrt(k.shape[-1])  # (B, T, T)
+
+        # No looking ahead, because the later characters are the answers. So each position answers
+        # as if the piece ended there, and one pass answers all the questions in it. A score of
+        # minus infinity becomes a weight of 0.
+        later = torch.ones(T, T, dtype=torch.bool, device=x.device).triu(diagonal=1)  # (T, T)
+        scores = scores.masked_fill(later, float('-inf'))
+
+        # Softmax turns each row of scores into weights: numbers from 0 to 1 that sum to 1.
+        weights = F.softmax(scores, dim=-1)  # (B, T, T)
+
+        # In training only, dropout sets some numbers to 0 at random and scales the others up to
+        # compensate (Srivastava et al., 2014). To learn a passage by heart, a model needs an exact
+        # combination of many numbers, which dropout keeps breaking up. What helps in many places
+        # can be learned in several ways, and survives.
+        weights = self.dropout(weights)
+
+        # Each character gets a weighted average of the values.
+        return weights @ v  # (B, T, T) @ (B, T, head_size) -> (B, T, head_size)
 
 
 class MultiHeadAttention(nn.Module):
-    """Several heads, each looking for something different: (B, T, C) -> (B, T, C).
+    """Several heads side by side: (B, T, C) -> (B, T, C).
 
-    Each gives head_size = C / num_heads numbers per character. Side by side, they make C again.
+    A head has one row of weights for each character. If the t of "cat" needs to know the character
+    before it and also the first of its word, one row could put half its weight on each. But then t
+    would get the average of two values, and hardly know which is which. With two heads, it gets
+    both, side by side. The heads start out with different random matrices, so they can learn to
+    look for different things. Each returns only n_embd / n_head numbers per character, so that
+    together they return n_embd.
     """
 
     def __init__(self, num_heads, head_size):
         super().__init__()
+        # (In a plain list, the optimizer would not find the parameters of the heads.)
         self.heads = nn.ModuleList([Head(head_size) for _ in range(num_heads)])
-        self.proj = nn.Linear(num_heads * head_size, n_embd)  # mixes what the heads found
+        # So far, each number comes from one head. This layer combines what the heads found.
+        self.proj = nn.Linear(num_heads * head_size, n_embd)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x):
-        if fast_attention:
-            out = all_heads_at_once(self.heads, x)  # the same math as below, but faster
-        else:
-            out = torch.cat([head(x) for head in self.heads], dim=-1)  # (B, T, C)
+        out = torch.cat([head(x) for head in self.heads], dim=-1)  # (B, T, num_heads * head_size)
         return self.dropout(self.proj(out))
 
 
 class FeedForward(nn.Module):
-    """Each character, on its own, works on what it gathered: (B, T, C) -> (B, T, C).
+    """Each vector is transformed on its own: (B, T, C) -> (B, T, C).
 
-    Attention only averages. These layers, run in order, compute something new from that.
+    With given weights, attention only averages values: it can bring two findings together, but draw
+    no conclusion from them. Suppose that a vector holds a number h, which is 1 if the character is
+    an "h" and 0 if not, and a number t, which is 1 if the one before is a "t". The first layer and
+    ReLU can compute max(0, h + t - 1), which is 1 if both are true and 0 otherwise: it detects
+    "th". The second layer turns what was detected into new information, such as "expect an e".
     """
 
     def __init__(self, n_embd):
         super().__init__()
+        # nn.Sequential runs these one after the other. ReLU is max(0, x). Without it, two nn.Linear
+        # in a row could do no more than one, since a product of two matrices is a matrix.
         self.net = nn.Sequential(
             nn.Linear(n_embd, 4 * n_embd),
-            nn.ReLU(),  # max(0, x). Without it, two Linears could do no more than one.
+            nn.ReLU(),
             nn.Linear(4 * n_embd, n_embd),
             nn.Dropout(dropout),
         )
@@ -257,20 +267,27 @@ class FeedForward(nn.Module):
 class Block(nn.Module):
     """Attention, then feed-forward: (B, T, C) -> (B, T, C).
 
-    Both halves add their result to x instead of replacing it (a residual connection), so a
-    block only has to learn what to change. And loss.backward() passes gradients through a sum
-    unchanged, so they don't fade on their way back.
+    Each half adds its result to x instead of replacing x (a residual connection; He et al., 2015).
+    So what has been found once stays in x, and the later blocks need not pass it on. Adding also
+    helps the gradient, which by the chain rule is multiplied by the derivative of every step on its
+    way back. If x is a single number, the derivative of x + f(x) is 1 + f'(x). The 1 lets the
+    gradient through, however small f' is. Without it, ten steps with f' = 0.1 would leave only a
+    ten-billionth of the gradient.
 
-    Both halves read x through a layer norm. It brings each vector to mean 0 and variance 1, then
-    scales and shifts it by learned numbers. So what they see keeps its size, however x grows.
+    But as more and more is added to x, its numbers grow (eightfold in this model, even before
+    training), and that affects whatever reads x. For example, if x doubles, so do queries and keys,
+    and the scores become four times as large, with the effect that Head describes. So each half,
+    and also the last layer, reads x through a layer norm (Ba et al., 2016). It subtracts the mean
+    of each vector and divides by its standard deviation. (Then each channel gets a learned scale
+    and shift, in case another size is better.)
     """
 
     def __init__(self, n_embd, n_head):
         super().__init__()
-        self.sa = MultiHeadAttention(n_head, n_embd // n_head)  # self-attention
-        self.ffwd = FeedForward(n_embd)
         self.ln1 = nn.LayerNorm(n_embd)
+        self.sa = MultiHeadAttention(n_head, n_embd // n_head)  # self-attention: within one piece
         self.ln2 = nn.LayerNorm(n_embd)
+        self.ffwd = FeedForward(n_embd)
 
     def forward(self, x):
         x = x + self.sa(self.ln1(x))
@@ -279,39 +296,50 @@ class Block(nn.Module):
 
 
 class GPTLanguageModel(nn.Module):
-    """The whole model. At each character, it scores every possible next one."""
+    """The whole model. At each position, it scores every possible next character."""
 
     def __init__(self):
         super().__init__()
-        # A vector for each character of the alphabet, and one for each position in a piece.
-        # Attention takes averages, which ignore order. So we add the position's vector.
+        # Attention takes averages, and an average does not depend on the order of its terms. In the
+        # first block, the t of "cat" would gather exactly what the t of "act" gathers. So we give
+        # each position a vector, too, and add it to the vector of the character. Adding need not
+        # lose anything: training can keep, say, half of the numbers for the character and half for
+        # the position. Then a key can encode a position, as in Head, and a query can ask for it.
         self.token_embedding_table = nn.Embedding(vocab_size, n_embd)
         self.position_embedding_table = nn.Embedding(block_size, n_embd)
+
+        # Why several blocks? Suppose that a piece contains the name "Wolmer" and, later, "Wol". In
+        # the first block, the "m" can gather that an "l" came before it. In the second, its key can
+        # say so, and the query of the last "l" can ask for that: which character followed an "l"
+        # before? It finds the "m" and can predict another one (an induction head; Elhage et al.,
+        # 2021). In a single block, the key of the "m" is made before it has gathered anything.
         self.blocks = nn.Sequential(*[Block(n_embd, n_head) for _ in range(n_layer)])
         self.ln_f = nn.LayerNorm(n_embd)  # f for final
-        self.lm_head = nn.Linear(n_embd, vocab_size)  # from a vector to scores
-        self.apply(self.init_weights)
+        self.lm_head = nn.Linear(n_embd, vocab_size)  # lm: language model
+        self.apply(self.init_weights)  # calls it for each part of the model
 
     def init_weights(self, module):
-        """Start small and random, so that all characters look about equally likely."""
+        """Random matrices, because parts that start out alike in every way would stay alike.
+
+        (The sqrt keeps sums of n_embd products at one size, as in Head. The 0.5: found by trial.)
+        """
         if isinstance(module, (nn.Linear, nn.Embedding)):
             nn.init.normal_(module.weight, std=0.5 / math.sqrt(n_embd))
 
-    # With bfloat16 on, torch uses 16-bit numbers in here, wherever that is safe.
-    @torch.autocast('cuda' if gpu else 'cpu', dtype=torch.bfloat16, enabled=bfloat16)
     def forward(self, idx, targets=None):
         """idx, targets (B, T) -> logits (B, T, vocab_size), loss (None without targets).
 
-        Logits are scores. Softmax turns them into probabilities. The loss (cross-entropy) is
-        the mean of -ln(p), where p is the probability given to the actual next character. It
-        is 0 if sure and right, ln(vocab_size) if undecided, and huge if sure and wrong.
+        Logits are scores, which softmax would turn into probabilities. The loss (cross-entropy) is
+        the mean of -ln(probability of the target), as in bigram.py. A loss of 1.5 is like having to
+        pick among exp(1.5) = 4.5 equally likely characters.
         """
         T = idx.shape[1]
+        assert T <= block_size, f'{T} characters are more than {block_size=}'
         tok_emb = self.token_embedding_table(idx)  # (B, T, C)
         pos_emb = self.position_embedding_table(torch.arange(T, device=idx.device))  # (T, C)
         x = tok_emb + pos_emb  # (B, T, C)
         x = self.blocks(x)  # (B, T, C)
-        x = self.ln_f(x)
+        x = self.ln_f(x)  # (B, T, C)
         logits = self.lm_head(x)  # (B, T, vocab_size)
 
         if targets is None:
@@ -319,49 +347,64 @@ class GPTLanguageModel(nn.Module):
         return logits, F.cross_entropy(logits.flatten(0, 1), targets.flatten())
 
     @torch.no_grad()
-    def generate(self, idx, max_new_tokens, temperature=1.0, top_k=0, generator=None):
-        """Continue the text: idx (B, T) -> (B, T + max_new_tokens)."""
+    def generate(self, idx, max_new_tokens, temperature=1.0, generator=None):
+        """Continue the pieces: idx (B, T) -> (B, T + max_new_tokens)."""
         for _ in range(max_new_tokens):
-            # What may come next? (The model sees at most block_size characters.)
-            logits, _ = self(idx[:, -block_size:])
-            logits = logits[:, -1].float()  # (B, vocab_size), in 32 bits again
+            logits, _ = self(idx[:, -block_size:])  # it sees at most block_size characters
+            logits = logits[:, -1]  # (B, vocab_size): what may come after the last one?
 
-            # Rule out every character that scores below the k-th best.
-            if top_k > 0:
-                best = logits.topk(min(top_k, vocab_size)).values  # (B, k), best first
-                logits = logits.masked_fill(logits < best[:, -1:], float('-inf'))
-
-            # Pick the likeliest, or pick one at random by its probability. A temperature below 1
-            # widens the gaps between scores, so that likely characters get even likelier.
-            if temperature == 0:
-                idx_next = logits.argmax(dim=-1, keepdim=True)  # (B, 1)
-            else:
-                probs = F.softmax(logits / temperature, dim=-1)  # (B, vocab_size)
-                idx_next = torch.multinomial(probs, num_samples=1, generator=generator)  # (B, 1)
-
+            # Draw one character according to the probabilities. A temperature below 1 widens the
+            # gaps between the logits, so that likely characters become even likelier.
+            probs = F.softmax(logits / temperature, dim=-1)  # (B, vocab_size)
+            idx_next = torch.multinomial(probs, num_samples=1, generator=generator)  # (B, 1)
             idx = torch.cat((idx, idx_next), dim=1)  # (B, T + 1)
         return idx
 
 
 def sample(model, length):
     """A string of `length` characters that the model writes after the prompt."""
-    start = encode_string(prompt) or [0]  # no prompt: start from character 0, often a newline
-    idx = torch.tensor([start], device=device)
-    generator = torch.Generator(device).manual_seed(seed)  # the same random choices every time
     model.eval()  # turns dropout off
-    idx = model.generate(idx, length, temperature, top_k, generator)
+    start = encode_string(prompt) or [0]  # no prompt: character 0, the line break in most texts
+    idx = torch.tensor([start], device=device)
+    # The same random numbers for every sample, so that they differ only because of training.
+    generator = torch.Generator(device).manual_seed(seed)
+    idx = model.generate(idx, length, temperature, generator)
     return decode_list(idx[0, len(start) :].tolist())
 
 
 # ----------------------------------------------
 # Training
 #
-# Show the model some text, measure how wrong it is, and move every parameter a little in
-# the direction that makes it less wrong. Do that a few thousand times.
+# Show the model some text, measure the loss, and move every parameter a little to lower it, again
+# and again.
+#
+# In bigram.py, a parameter moves in proportion to its slope, so the rows of rare characters hardly
+# move. Here, too, some slopes are a hundred times as steep as others. So we use AdamW (Loshchilov &
+# Hutter, 2019), which is Adam (Kingma & Ba, 2015) with weight decay, the W. If g is the slope of
+# the parameter p in this step:
+#
+#     mean   = 0.9 * mean + 0.1 * g           a running average of the slope
+#     square = 0.99 * square + 0.01 * g**2    and of its square
+#     p = p - learning_rate * weight_decay * p
+#     p = p - learning_rate * mean / sqrt(square)
+#
+# (We leave out two details: both averages are corrected for having started at 0, and a tiny number
+# keeps us from dividing by 0.) If g is always 2, the mean becomes 2 and the square 4, so p moves by
+# learning_rate in each step. If g is always 0.002, p moves just as far. But if g alternates between
+# 2 and -2, the mean swings between 0.1 and -0.1 (0.9 * -0.1 + 0.1 * 2 is about 0.1), and p moves
+# only about a twentieth as far, back and forth. So p goes far only where many batches agree.
+#
+# The third line, weight decay, pulls every parameter a little toward 0. (Parameters are also called
+# weights.) One that most batches push away from 0 stays large, but what only a few have caused
+# slowly fades, which often helps on unseen text.
 
 
 def learning_rate_at(step):
-    """Fall in a straight line to 0. But start gently, while the gradients are wild."""
+    """The rate falls to 0 step by step, so that the parameters settle down.
+
+    But it ramps up first: in step 0, mean / sqrt(square) is 1 or -1 for every parameter, on the
+    word of a single batch.
+    """
     warmup = min(1.0, (step + 1) / (warmup_iters + 1))
     decay = 1 - step / max_iters
     return learning_rate * warmup * decay
@@ -369,375 +412,189 @@ def learning_rate_at(step):
 
 def learn(model, optimizer, step):
     """Take one training step."""
-    for group in optimizer.param_groups:
-        group['lr'] = learning_rate_at(step)
+    optimizer.param_groups[0]['lr'] = learning_rate_at(step)
     model.train()  # turns dropout on
-    x, y = get_batch('train')
-    logits, loss = model(x, y)  # how wrong is it?
-    optimizer.zero_grad()  # forget the last gradient
-    loss.backward()  # compute a new one: how fast does the loss rise with each parameter?
-    nn.utils.clip_grad_norm_(model.parameters(), grad_clip)  # don't let one odd batch dominate
-    optimizer.step()  # move every parameter a little, downhill
+    x, y = get_batch(train_data)
+    with autocast:  # in 16 bits, see Running
+        logits, loss = model(x, y)  # how wrong is it?
+    optimizer.zero_grad()
+    loss.backward()
+    # The gradient is one long vector, with the slopes of all parameters. If its length (the square
+    # root of the sum of squares) exceeds grad_clip, as it does in a fifth of the first hundred
+    # steps, all of it is scaled down. Otherwise, a very steep slope would swell `square` in AdamW,
+    # and p would move little for the next hundred steps.
+    nn.utils.clip_grad_norm_(model.parameters(), grad_clip)
+    optimizer.step()  # move every parameter
 
 
 @torch.no_grad()
-def estimate_loss(model):
-    """The mean loss on each part of the text. Always on the same batches, to be fair."""
+def mean_loss(model, part):
+    """The mean loss on a part of the text, cut into pieces of block_size characters.
+
+    (If the part is longer than eval_size, only every second piece counts, or every third, ...) If
+    the loss keeps falling on the training text but rises on the validation text, the model is
+    overfitting: it memorizes the training text.
+    """
     model.eval()  # turns dropout off
-    losses = {}
-    for split in ['train', 'val']:
-        generator = torch.Generator().manual_seed(seed)
-        total = 0.0
-        for _ in range(eval_iters):
-            x, y = get_batch(split, generator)
-            logits, loss = model(x, y)
-            total += loss.item()
-        losses[split] = total / eval_iters
-    return losses
-
-
-def evaluate(step, model, optimizer, best):
-    """Score the model on unseen text. Keep a copy of the best parameters, save, and report."""
-    losses = estimate_loss(model)
-    if losses['val'] < best['loss']:
-        parameters = copy.deepcopy(model.state_dict())
-        best.update(loss=losses['val'], step=step, parameters=parameters)
-    save_run(step, model, optimizer, best, losses['val'])
-    report(step, losses, sample(model, 60))
+    length = (len(part) - 1) // block_size * block_size
+    every = math.ceil(length / eval_size)
+    x = part[:length].reshape(-1, block_size)[::every]
+    y = part[1 : length + 1].reshape(-1, block_size)[::every]
+    total = 0.0
+    for xs, ys in zip(x.split(batch_size), y.split(batch_size)):
+        with autocast:
+            logits, loss = model(xs.to(device), ys.to(device))
+        total += loss.item() * len(xs)
+    return total / len(x)
 
 
 def train():
-    """Train a new model, or continue the saved run."""
+    """Train a new model, or continue the saved run. Return the trained model."""
     torch.manual_seed(seed)
     model = GPTLanguageModel().to(device)
-
-    # AdamW (Loshchilov & Hutter, 2019) averages each parameter's recent gradients (betas: how
-    # recent) and divides by their usual size. So it moves each parameter by at most about the
-    # learning rate, steep or flat. It also pulls each toward zero, so none grows for no reason.
-    optimizer = torch.optim.AdamW(
+    optimizer = torch.optim.AdamW(  # fused: in one go, which is faster
         model.parameters(), betas=(0.9, 0.99), weight_decay=weight_decay, fused=True
     )
+    start = load_run(model, optimizer) if resume else 0  # steps already taken
+    network = Copy(model) if world_size > 1 else model  # see Running
+    assert start <= max_iters, f'{checkpoint_path} is at step {start}, beyond {max_iters=}'
+    assert os.access(checkpoint.parent, os.W_OK), f'cannot write into {checkpoint.parent}'
+    count = sum(p.numel() for p in model.parameters())
+    print(f'{count:,} parameters learn from {len(train_data):,} characters, on {device}')
+    val_losses = {}
+    began = time.time()
 
-    step, best = start_or_resume(model, optimizer)  # a new run starts at 0
-    network = distribute(model)  # just the model, unless several GPUs share the work
-    bar = progress_bar(step)
+    steps = range(start, max_iters + 1)
+    for step in tqdm(  # a progress bar, only in a terminal
+        steps, initial=start, total=max_iters, leave=False, disable=None, file=sys.stdout
+    ):
+        if step % eval_interval == 0 or step == max_iters:
+            train_loss, val_loss = mean_loss(model, train_data), mean_loss(model, val_data)
+            val_losses[step] = val_loss
+            assert val_loss < 100, f'training diverged: try a lower {learning_rate=}'
+            if step > start:
+                new_run = start == 0 and step <= eval_interval  # is this its first save?
+                save(model, optimizer, step, new_run)
+            losses = f'train loss {train_loss:.4f}, val loss {val_loss:.4f}'
+            tqdm.write(f'step {step}: {losses}  ({time.time() - began:.0f} s)')
+            tqdm.write(f'    {sample(model, 60)!r}')
+        if step < max_iters:
+            learn(network, optimizer, step)
 
-    while step < max_iters and not interrupts:  # until done, or Ctrl-C
-        if step % eval_interval == 0:
-            evaluate(step, model, optimizer, best)
-        learn(network, optimizer, step)
-        step += 1
-        bar.update()
-
-    bar.close()
-    if step == max_iters:
-        evaluate(step, model, optimizer, best)
-        model.load_state_dict(best['parameters'])  # the best, not the last
-    else:
-        save_run(step, model, optimizer, best)
-    report_end(step, best)
+    best = min(val_losses, key=val_losses.get)
+    if best < max_iters:
+        print(f'Lowest val loss above: step {best}')
     return model
 
 
-# That's all. Now change something: n_head = 1, or no pos_emb, or no "x +" in Block. Guess the
-# loss first.
+# ----------------------------------------------
+# Saving
+#
+# What does it take to continue a run as if it had never stopped? The parameters, of course. But the
+# next step also depends on the optimizer's averages, on the number of the step (which sets the
+# learning rate), and on the random numbers (which choose the batch). At each evaluation, all that
+# is saved in one file, a checkpoint. (Except the random numbers of a GPU, for dropout.)
+
+checkpoint = folder / checkpoint_path
+assert checkpoint.suffix == '.pt', f'{checkpoint_path=} must end in .pt'
+# A saved model fits only the same sizes and the same alphabet.
+config = {'block_size': block_size, 'n_embd': n_embd, 'n_head': n_head, 'n_layer': n_layer}
+config['chars'] = ''.join(chars)
+
+
+def save(model, optimizer, step, new_run):
+    """Save the run. The old file is replaced only once the new one is complete on the disk."""
+    if rank > 0:
+        return
+    state = {
+        'config': config,
+        'step': step,
+        'model': model.state_dict(),  # all its parameters, by name
+        'optimizer': optimizer.state_dict(),
+        'random': torch.get_rng_state(),
+    }
+    new = f'{checkpoint}.new'
+    torch.save(state, new)
+    with open(new, 'rb+') as file:
+        os.fsync(file.fileno())  # wait for the disk
+    if new_run and checkpoint.exists():  # keep the run before it, too
+        os.replace(checkpoint, checkpoint.with_stem(f'{checkpoint.stem}-previous'))
+    os.replace(new, checkpoint)
+
+
+def load(model):
+    """Load the saved parameters into the model. Return all that was saved."""
+    state = torch.load(checkpoint, map_location='cpu', weights_only=True)  # runs no code
+    for name, value in config.items():
+        saved = state.get('config', {}).get(name)
+        assert saved == value, f'{checkpoint_path} was made with {name} = {saved!r}'
+    model.load_state_dict(state['model'])
+    return state
+
+
+def load_run(model, optimizer):
+    """Load the saved run. Return the number of steps already taken."""
+    state = load(model)
+    settings = optimizer.state_dict()['param_groups']  # this file's weight_decay, for example
+    optimizer.load_state_dict({**state['optimizer'], 'param_groups': settings})
+    torch.set_rng_state(state['random'])
+    print(f'resuming {checkpoint.name} at step {state["step"]}')
+    return state['step']
+
+
+def load_model():
+    """The saved model. In a notebook: import gpt; model = gpt.load_model()"""
+    model = GPTLanguageModel().to(device)
+    load(model)
+    return model.eval()
+
 
 # ----------------------------------------------
-# The lesson ends here
+# Running
 #
-# The rest shares the work, prints, speeds up attention, saves, resumes, and checks settings.
+# Can the hardware compute with 16-bit numbers? (Before PyTorch 2.11, we cannot ask a CPU.) If so,
+# autocast uses them for those operations where that rarely does harm.
 
+if 'cuda' in device:
+    fast = torch.cuda.is_bf16_supported(including_emulation=False)
+else:
+    fast = getattr(torch.cpu, 'get_capabilities', dict)().get('avx512_bf16', False)
+autocast = torch.autocast(torch.device(device).type, torch.bfloat16, enabled=bfloat16 and fast)
 
-# torchrun starts this file several times: one process per GPU, or several on a CPU.
+# The rest is for machines with several GPUs. torchrun --nproc-per-node=4 gpt.py starts this program
+# four times. Each of these processes has a number, its rank, and a copy of the model. All draw the
+# same batches, by the same seed, but each works on an equal share of the pieces. The processes
+# average their gradients before the parameters move, so that all copies stay the same.
+
 rank = int(os.environ.get('RANK', 0))
-world_size = int(os.environ.get('WORLD_SIZE', 1))
-restarts = int(os.environ.get('TORCHELASTIC_RESTART_COUNT', 0))
+world_size = int(os.environ.get('WORLD_SIZE', 1))  # how many processes
 
 
-def join_processes():
-    """Connect this process to the others."""
-    if gpu:
-        torch.cuda.set_device(int(os.environ['LOCAL_RANK']))
-    # A prefix hides the addresses of processes that died before a restart.
-    store, _, _ = next(torch.distributed.rendezvous('env://'))
-    store = torch.distributed.PrefixStore(f'attempt {restarts}', store)
-    torch.distributed.init_process_group(store=store, rank=rank, world_size=world_size)
-
-
-class Copy(nn.parallel.DistributedDataParallel):
-    """One process's copy of the model. It takes its part of a batch. Gradients are averaged."""
-
+class Copy(nn.parallel.DistributedDataParallel):  # PyTorch's, which averages the gradients
     def forward(self, x, y):
         return super().forward(x[rank::world_size], y[rank::world_size])
 
 
-def distribute(model):
-    """If there are several processes, share the work."""
-    return Copy(model) if world_size > 1 else model
-
-
-def say(line, file=None):
-    """Print a line, from one process only, without breaking the progress bar."""
-    if rank > 0:
-        return
-    try:
-        tqdm.write(line, file=file)
-    except OSError:  # a full disk or a closed pipe
-        os.dup2(os.open(os.devnull, os.O_WRONLY), (file or sys.stdout).fileno())
-
-
-def progress_bar(step):
-    """A bar, in terminals only."""
-    disable = True if rank > 0 else None
-    return tqdm(total=max_iters, initial=step, leave=False, disable=disable)
-
-
-def report(step, losses, line):
-    """Print the losses, and a sample of what the model writes now."""
-    start = f'step {step}: train loss {losses["train"]:.4f}, val loss {losses["val"]:.4f}'
-    say(f'{start}  ({step / max_iters:.0%}, {time.time() - began:.0f} s)')
-    say(f'    {line!r}')
-
-
-def report_end(step, best):
-    """Print how training ended."""
-    if step == max_iters:
-        seconds = time.time() - began
-        say(f'best val loss {best["loss"]:.4f} at step {best["step"]}, {seconds:.0f} seconds\n')
-    else:
-        hint = 'not saved' if save_errors else 'to resume, set resume = True'
-        say(f'stopped at step {step}: {hint}\n')
-
-
-def fail(message):
-    """End the program with one clear line."""
-    say(f'gpt.py: {message}'.partition('\n')[0], file=sys.stderr)
-    sys.exit(1)
-
-
-def all_heads_at_once(heads, x):
-    """torch.cat([head(x) for head in heads], dim=-1), in fewer, larger steps."""
-    B, T, C = x.shape
-
-    def project(layers):
-        weight = torch.cat([layer.weight for layer in layers])
-        return F.linear(x, weight).view(B, T, len(layers), -1).transpose(1, 2)
-
-    q = project([head.query for head in heads])  # (B, n_head, T, head_size)
-    k = project([head.key for head in heads])
-    v = project([head.value for head in heads])
-    training = heads[0].training
-    if gpu:  # torch's own, which needs less memory
-        p = dropout if training else 0.0
-        out = F.scaled_dot_product_attention(q, k, v, dropout_p=p, is_causal=True)
-    else:
-        out = attention(q, k, v, training)
-    return out.transpose(1, 2).reshape(B, T, -1)  # (B, T, C)
-
-
-def heads_were_edited():
-    """Whether attention or the heads differ from the originals."""
-    parts = [attention, Head.__init__, Head.forward]
-    parts += [MultiHeadAttention.__init__, MultiHeadAttention.forward]
-    try:
-        source = ''.join(map(inspect.getsource, parts))
-    except (OSError, TypeError):  # typed into a shell, perhaps
-        source = ''
-    return zlib.crc32(source.encode()) != 0x7944C7A9
-
-
-if fast_attention and heads_were_edited():  # then your version is what runs
-    fast_attention = False
-    say('attention, Head or MultiHeadAttention was edited, so the heads run one by one')
-
-
-interrupts = []  # signals received: SIGINT (Ctrl-C) or SIGTERM
-
-
-def on_interrupt(number, frame):
-    """Finish this step, save, and stop. The second time, quit at once."""
-    if interrupts:
-        sys.exit(128 + number)
-    interrupts.append(number)
-
-
-checkpoint = Path(folder, str(checkpoint_path))
-temporary = Path(f'{checkpoint}.tmp')
-shape = {'block_size': block_size, 'n_embd': n_embd, 'n_head': n_head, 'n_layer': n_layer}
-shape['alphabet'] = ''.join(chars)
-exam = f'{seed} {eval_iters} {batch_size} {block_size} {zlib.crc32(data.numpy())}'
-save_errors = []  # why the last save failed, if it did
-
-
-def start_or_resume(model, optimizer):
-    """Return the number of steps done, and the best model so far. Settings stay this file's."""
-    global began
-    began = time.time()
-    count = sum(p.numel() for p in model.parameters())
-    say(f'learning from {text_path}: {len(text):,} characters, {vocab_size} distinct')
-    say(f'model: {count:,} parameters, {16 if bfloat16 else 32}-bit math on {device}')
-    step, best = 0, {'loss': math.inf, 'parameters': model.state_dict()}
-
-    if (resume or restarts > 0) and checkpoint.exists():
-        state = read_checkpoint()
-        step = state['step']
-        model.load_state_dict(state['model'])
-        settings = optimizer.state_dict()['param_groups']
-        optimizer.load_state_dict({**state['optimizer'], 'param_groups': settings})
-        torch.set_rng_state(state['random'])
-        torch.cuda.set_rng_state_all(state['random_gpus'][: torch.cuda.device_count()])
-        if state['exam'] == exam:  # else it was scored on other batches
-            best = state['best']
-        say(f'resuming {checkpoint.name} at step {step}')
-    elif rank == 0:
-        try:
-            temporary.touch()
-            temporary.unlink()
-            if checkpoint.exists():
-                previous = checkpoint.replace(checkpoint.with_stem(f'{checkpoint.stem}-previous'))
-                say(f'the last run is now {previous.name}')
-            elif resume:
-                say(f'no {checkpoint.name} to resume: starting a new run')
-        except OSError as error:
-            fail(f'{checkpoint_path=} cannot be written: {error}')
-    return step, best
-
-
-def save_run(step, model, optimizer, best, loss=0.0):
-    """Save all we need to resume. The new file takes the old one's place once it is complete."""
-    if not math.isfinite(loss) or not all(p.isfinite().all() for p in model.parameters()):
-        fail(f'the numbers blew up by step {step}. Is {learning_rate=} too high?')
-    if rank > 0:
-        return
-    if step < min(100, eval_interval, max_iters):  # perhaps begun by mistake
-        save_errors[:] = ['too early']
-        return
-
-    state = {
-        'shape': shape,
-        'exam': exam,
-        'step': step,
-        'best': best,
-        'model': model.state_dict(),
-        'optimizer': optimizer.state_dict(),
-        'random': torch.get_rng_state(),
-        'random_gpus': torch.cuda.get_rng_state_all(),
-    }
-
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    save_errors.clear()
-
-    try:
-        try:
-            with open(temporary, 'wb') as file:
-                file.write(buffer.getbuffer())
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(checkpoint)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        save_errors.append(error)
-        say(f'gpt.py: step {step} could not be saved: {error}', file=sys.stderr)
-
-
-def read_checkpoint():
-    """Load what save_run saved. weights_only refuses code from a stranger's file."""
-    try:
-        damaged = zipfile.ZipFile(checkpoint).testzip()  # torch does not verify checksums
-        if damaged:
-            raise ValueError(f'{damaged} is damaged')
-        state = torch.load(checkpoint, map_location='cpu', weights_only=True)
-        theirs = dict(state['shape'])
-    except Exception as error:
-        fail(f'{checkpoint} cannot be used: {type(error).__name__}: {error}')
-    differ = [f'{name} = {theirs.get(name)!r}' for name in shape if theirs.get(name) != shape[name]]
-    if differ:
-        fail(f'the model in {checkpoint.name} does not fit. It has {"; ".join(differ)}')
-    return state
-
-
-def load_model():
-    """The best model. In a notebook: import gpt; model = gpt.load_model()"""
-    model = GPTLanguageModel().to(device)
-    model.load_state_dict(read_checkpoint()['best']['parameters'])
-    return model.eval()
-
-
-def check_settings():
-    """Stop at the first setting that can't work."""
-    counts = 'block_size n_embd n_head n_layer batch_size max_iters eval_interval eval_iters'
-    for names, kind, least, most in [
-        (counts, int, 1, 10**9),
-        ('warmup_iters max_new_tokens top_k seed', int, 0, 10**9),
-        ('learning_rate weight_decay temperature', float, 0, 10**9),
-        ('grad_clip', float, 1e-9, 10**9),
-        ('dropout', float, 0, 0.99),
-        ('resume fast_attention bfloat16', bool, False, True),
-    ]:
-        for name in names.split():
-            value = globals()[name]
-            fits = type(value) is kind or (kind is float and type(value) is int)
-            if not fits or not least <= value <= most:
-                fail(f'{name} = {value!r}: it must be {kind.__name__}, from {least} to {most}')
-
-    if n_embd % n_head != 0:
-        fail(f'{n_embd=} must be a multiple of {n_head=}')
-    if batch_size % world_size != 0:
-        fail(f'{batch_size=} must divide evenly among {world_size} processes')
-    if type(prompt) is not str or not set(prompt) <= set(chars):
-        fail(f'{prompt=} must be a string of characters from {text_path}')
-    if checkpoint.suffix != '.pt' or os.path.isdir(checkpoint):
-        fail(f'{checkpoint_path=} must be a file name ending in .pt')
-    if len(val_data) <= block_size:
-        fail(f'{text_path} is too short: its last tenth must be longer than {block_size=}')
-    try:
-        torch.zeros(1, device=device).item()
-    except Exception as error:
-        fail(f'{device=} cannot be used here: {error}')
-
-
-def main():
-    """Train, unless that is done already, then print a sample."""
-    if hasattr(sys.stdout, 'reconfigure'):
-        sys.stdout.reconfigure(encoding='utf-8', errors='replace', line_buffering=True)
-    check_settings()
-    signals = [signal.SIGINT, signal.SIGTERM]
+if __name__ == '__main__':  # not when it is imported
+    if sys.argv[1:]:
+        sys.exit('gpt.py takes no arguments. Edit the numbers at its top.')
     if world_size > 1:
-        join_processes()
-        signals = []  # up to torchrun
+        assert batch_size % world_size == 0, f'{batch_size=} cannot be shared by {world_size}'
+        if 'cuda' in device:
+            torch.cuda.set_device(int(os.environ['LOCAL_RANK']))
+        torch.distributed.init_process_group()  # connects the processes
+    if rank > 0:
+        sys.stdout = open(os.devnull, 'w')  # only one process should print
+    if hasattr(sys.stdout, 'reconfigure'):  # in files and pipes: UTF-8, and each line at once
+        sys.stdout.reconfigure(encoding='utf-8', line_buffering=True)
 
-    interrupts.clear()
-    handlers = {number: signal.signal(number, on_interrupt) for number in signals}
     try:
-        steps = read_checkpoint()['step'] if resume and checkpoint.exists() else 0
-        if steps < max_iters:
-            model = train()
-        else:
-            model = load_model()
-            say(f'{checkpoint.name} has {steps} steps. To train further, raise {max_iters=}\n')
-    except (MemoryError, RuntimeError) as error:
-        if not re.search('MemoryError|bad_alloc|(out of|allocate|not enough) memory', repr(error)):
-            raise
-        fail('out of memory: try a smaller batch_size, block_size, n_embd or n_layer')
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-
-    say(prompt + sample(model, max_new_tokens))
+        model = train()
+        print(f'\n{prompt}{sample(model, max_new_tokens)}')
+    except KeyboardInterrupt:
+        sys.exit('\nStopped. If a step other than 0 is shown, it is saved: set resume = True.')
     if world_size > 1:
         torch.distributed.destroy_process_group()
-    if interrupts:
-        sys.exit(128 + interrupts.pop())
-    if save_errors:
-        sys.exit(1)
 
-
-if __name__ == '__main__':
-    if sys.argv[1:]:
-        sys.exit(f'{__doc__}\nThere are no options. Edit the lines at the top of gpt.py.')
-    try:
-        main()
-    except KeyboardInterrupt:
-        sys.exit(130)
+# Now it is your turn. What will the loss be with n_head = 1? Without pos_emb? Without the "x +" in
+# Block? Guess first, then try. (Set checkpoint_path = 'try.pt' to keep your first run.)
