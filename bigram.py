@@ -102,10 +102,9 @@ def mean_loss(probs, counts):
     product of those of all characters, each given the one before it, and far too small for a float.
     So we take logarithms, and the product becomes a sum. Logarithms of probabilities are never
     positive, and we want a number that is small for a good model, so the loss is the mean of
-    -ln(probability) over all characters. (A mean, so that long and short texts compare.) The loss
-    is 0 for a model that is always certain and right, -ln(1/65) = 4.17 for one that finds all 65
-    characters of our alphabet equally likely, and infinite for one that gives a probability of 0 to
-    what really comes next, even once.
+    -ln(probability) over all characters. It is 0 for a model that is always certain and right,
+    -ln(1/65) = 4.17 for one that finds all 65 characters of our alphabet equally likely, and
+    infinite for one that gives a probability of 0 to what really comes next, even once.
     """
     seen = counts > 0  # equal pairs count together, and those that never occur are left out
     return -(counts[seen] * probs[seen].log()).sum().item() / counts.sum().item()
@@ -119,9 +118,10 @@ print('\nHow well can we guess?\n')
 print(f'Counting gives a loss of {mean_loss(counted, train_counts):.4f}.')
 
 # No other table has a lower loss on the text that we counted. Take one row. Let p be its counted
-# probabilities, without those that are 0, and q any others for the same characters, which sum to at
-# most 1. The mean loss of q is -sum(p * ln(q)), and that of p is -sum(p * ln(p)). Since ln(x) is
-# never larger than x - 1, the difference cannot be negative:
+# probabilities, without those that are 0, and q what another table gives to the same characters, in
+# sum at most 1. Since a share p of the questions costs -ln(q), the mean loss is -sum(p * ln(q)),
+# and that of the counted row is -sum(p * ln(p)). Since ln(x) is never larger than x - 1, the
+# difference cannot be negative:
 #
 #     -sum(p * ln(q / p)) >= -sum(p * (q / p - 1)) = sum(p) - sum(q) >= 0
 
@@ -131,10 +131,10 @@ print(f'Counting gives a loss of {mean_loss(counted, train_counts):.4f}.')
 # There are 65 contexts of one character, but 65**64 contexts of 64. Almost none of those ever
 # occur, so a table with a row for each is hopeless, however we fill it. That is why gpt.py computes
 # its guess by a formula in which all contexts use the same few hundred thousand numbers, its
-# parameters. What it learns from one context serves similar ones, too, even if they have never
-# occurred. But there is nothing we could count to find the value of such a parameter. It has to be
-# learned: start with random numbers, and improve them step by step. We practice that here, on a
-# table, because we know the best one already.
+# parameters. So what improves the guess in one context also changes it in others, even in those
+# that have never occurred. But there is nothing we could count to find the value of such a
+# parameter. It has to be learned: start with random numbers, and improve them step by step. We
+# practice that here, on a table, because we know the best one already.
 
 
 def get_batch(part):
@@ -156,8 +156,8 @@ class BigramLanguageModel(nn.Module):
     probabilities: it takes exp(score), which is always positive, and divides by the sum over the
     row. (The scores are also called logits.)
 
-    nn.Module, PyTorch's class for models, finds the parameters of the layers that we assign to
-    self. Calling a model like a function, model(x, y), runs its forward(x, y).
+    nn.Module, PyTorch's class for models, finds all parameters in what we assign to self. Calling a
+    model like a function, model(x, y), runs its forward(x, y).
     """
 
     def __init__(self):
@@ -184,7 +184,7 @@ class BigramLanguageModel(nn.Module):
         for _ in range(max_new_tokens):
             logits, _ = self(idx[:, -1:])  # forward(), with the last character of each piece
             probs = F.softmax(logits[:, -1], dim=-1)  # (B, vocab_size)
-            # Draw one at random. (Always taking the likeliest would soon go in circles.)
+            # Draw one by its probability. (Always taking the likeliest would soon go in circles.)
             idx_next = torch.multinomial(probs, num_samples=1)  # (B, 1)
             idx = torch.cat((idx, idx_next), dim=1)  # (B, T + 1)
         return idx
@@ -199,11 +199,11 @@ class BigramLanguageModel(nn.Module):
 # of all parameters, which together are called the gradient, and leaves each in p.grad.
 #
 # It uses the chain rule, backward from the loss, and so finds the slopes of all numbers on the way,
-# too. For example, let a = 3, b = 2, and c = 5:
+# too. For example, let a = 3, b = 2, and c = 5. (Read the column on the right upward.)
 #
-#     u = a * b - c = 1        slope of u = 2 * u          = 2
-#     loss = u**2   = 1        slope of a = slope of u * b = 4
+#     u = a * b - c = 1        slope of a = slope of u * b = 4
 #                              slope of b = slope of u * a = 6
+#     loss = u**2   = 1        slope of u = 2 * u          = 2
 #
 # (Indeed, a = 3.001 gives a loss of about 1.004.) We could also find the slopes by nudging a, then
 # b, and so on, but that takes one computation of the loss per parameter. Going backward, whatever
@@ -225,13 +225,15 @@ class BigramLanguageModel(nn.Module):
 #
 # How far should p move? The simplest rule is p = p - learning_rate * slope. The whole text would
 # make each step slow, so we take the slope on a random batch. (Hence the name, stochastic gradient
-# descent.) Our rate is so large because the loss is a mean over 2,048 questions: if 20 of them are
-# about the same row, its slopes are at most 0.01. We lower the rate from step to step, because
-# otherwise, the quirks of each batch would keep pushing the parameters around.
+# descent, SGD.) Our rate is so large because the loss is a mean over 2,048 questions: if 20 of them
+# are about the same row, its slopes are within 0.01 of 0, and a step moves its scores by at most 1.
+# We lower the rate from step to step, or else the quirks of each batch would keep pushing the
+# parameters around.
 
 model = BigramLanguageModel().to(device)
-optimizer = torch.optim.SGD(model.parameters())
+optimizer = torch.optim.SGD(model.parameters())  # applies this rule to every parameter
 
+print('\nCan we learn to guess as well?\n')
 for step in range(max_iters):
     optimizer.param_groups[0]['lr'] = learning_rate * (1 - step / max_iters)  # all are in group 0
     x, y = get_batch(train_data)
@@ -246,11 +248,8 @@ scores = model.token_embedding.weight.detach().cpu()  # as plain numbers, withou
 learned = F.softmax(scores, dim=-1)  # the table of probabilities that the model has learned
 print(f'Learning gives a loss of {mean_loss(learned, train_counts):.4f}.')
 
-i, j = divmod(train_counts.argmax().item(), vocab_size)  # the most frequent pair
-print(f'P({chars[j]!r} | {chars[i]!r}): counted {counted[i, j]:.3f}, learned {learned[i, j]:.3f}')
-
-# So learning works: without counting anything, the program has come close to the best table, except
-# in the rows of rare characters, which have moved less.
+# So learning works: without counting anything, we have come close to the best table, except in the
+# rows of rare characters, which have moved less.
 
 # ----------------------------------------------
 # What has it learned?

@@ -3,15 +3,17 @@
     python gpt.py
 
 This trains a model on the plays in input.txt, for a few minutes on two CPU cores, and prints a
-sample. Watch the loss fall from 4.3 to about 1.5, as noise turns into dialogue.
+sample. Watch the loss fall from 4.3 (a random model, worse than pure guessing) to about 1.5, as
+noise turns into dialogue.
 
 Start with bigram.py, which explains how a model learns, and the basics of PyTorch. (It ends with a
 loss of 2.4.) Then read this file from top to bottom.
 
 GPT stands for generative pre-trained transformer (Radford et al., 2018): it generates text, and can
 be trained further for other tasks, such as answering questions. A transformer is a model in which
-the characters of a text exchange information, by a layer called attention. (Layers are simple
-functions, most of them with parameters.) We follow Andrej Karpathy's lecture "Let's build GPT".
+each character gathers information from those before it, by a layer called attention. (Layers are
+simple functions, most of them with parameters.) We follow Andrej Karpathy's lecture "Let's build
+GPT".
 """
 
 import math
@@ -176,7 +178,7 @@ class Head(nn.Module):
     def __init__(self, head_size):
         super().__init__()
         # nn.Linear(n, m) multiplies each vector by a matrix of parameters, so that n numbers become
-        # m. Then it adds m more parameters, the bias, unless told not to.
+        # m. Then it adds m more parameters, the bias, unless told not to (here, by custom).
         self.query = nn.Linear(n_embd, head_size, bias=False)
         self.key = nn.Linear(n_embd, head_size, bias=False)
         self.value = nn.Linear(n_embd, head_size, bias=False)
@@ -194,7 +196,7 @@ class Head(nn.Module):
         # with the head. If they are very large, softmax, below, gives nearly all the weight to one
         # character. Then changing a score a little hardly matters, the slopes are close to 0, and
         # little is learned.
-        scores = q @ k.transpose(-2, -1) / math.sqrt(k.shape[-1])  # (B, T, T)
+        scores = q @ k.transpose(-2, -1) / math.sqrt(k.shape[-1])  # (B, T, T): a row for each query
 
         # No looking ahead, because the later characters are the answers. So each position answers
         # as if the piece ended there, and one pass answers all the questions in it. A score of
@@ -205,10 +207,10 @@ class Head(nn.Module):
         # Softmax turns each row of scores into weights: numbers from 0 to 1 that sum to 1.
         weights = F.softmax(scores, dim=-1)  # (B, T, T)
 
-        # In training only, dropout sets some numbers to 0 at random and scales the others up to
-        # compensate (Srivastava et al., 2014). To learn a passage by heart, a model needs an exact
-        # combination of many numbers, which dropout keeps breaking up. What helps in many places
-        # can be learned in several ways, and survives.
+        # In training only, dropout sets some numbers to 0 at random and scales the others up, so
+        # that sums keep their size on average (Srivastava et al., 2014). A passage learned by heart
+        # needs an exact combination of many numbers, which is now broken up. What helps in many
+        # places is practiced with many different gaps, and survives.
         weights = self.dropout(weights)
 
         # Each character gets a weighted average of the values.
@@ -242,11 +244,12 @@ class MultiHeadAttention(nn.Module):
 class FeedForward(nn.Module):
     """Each vector is transformed on its own: (B, T, C) -> (B, T, C).
 
-    With given weights, attention only averages values: it can bring two findings together, but draw
-    no conclusion from them. Suppose that a vector holds a number h, which is 1 if the character is
-    an "h" and 0 if not, and a number t, which is 1 if the one before is a "t". The first layer and
-    ReLU can compute max(0, h + t - 1), which is 1 if both are true and 0 otherwise: it detects
-    "th". The second layer turns what was detected into new information, such as "expect an e".
+    Whatever its weights are, attention only averages values: it can bring two findings together,
+    but draw no conclusion from them. Suppose that a vector holds a number h, which is 1 if the
+    character is an "h" and 0 if not, and a number t, which is 1 if the one before is a "t". The
+    first layer and ReLU can compute max(0, h + t - 1), which is 1 if both are true and 0 otherwise:
+    it detects "th". The second layer turns what was detected into new information, such as "expect
+    an e".
     """
 
     def __init__(self, n_embd):
@@ -254,7 +257,7 @@ class FeedForward(nn.Module):
         # nn.Sequential runs these one after the other. ReLU is max(0, x). Without it, two nn.Linear
         # in a row could do no more than one, since a product of two matrices is a matrix.
         self.net = nn.Sequential(
-            nn.Linear(n_embd, 4 * n_embd),
+            nn.Linear(n_embd, 4 * n_embd),  # 4 by custom
             nn.ReLU(),
             nn.Linear(4 * n_embd, n_embd),
             nn.Dropout(dropout),
@@ -269,17 +272,16 @@ class Block(nn.Module):
 
     Each half adds its result to x instead of replacing x (a residual connection; He et al., 2015).
     So what has been found once stays in x, and the later blocks need not pass it on. Adding also
-    helps the gradient, which by the chain rule is multiplied by the derivative of every step on its
-    way back. If x is a single number, the derivative of x + f(x) is 1 + f'(x). The 1 lets the
-    gradient through, however small f' is. Without it, ten steps with f' = 0.1 would leave only a
-    ten-billionth of the gradient.
+    helps the slopes, which the chain rule multiplies by the derivative of every step on the way
+    back. If x is a single number, the derivative of x + f(x) is 1 + f'(x). The 1 lets the slope
+    through, however small f' is. Without it, ten steps with f' = 0.1 would leave only a
+    ten-billionth of it.
 
-    But as more and more is added to x, its numbers grow (eightfold in this model, even before
-    training), and that affects whatever reads x. For example, if x doubles, so do queries and keys,
-    and the scores become four times as large, with the effect that Head describes. So each half,
-    and also the last layer, reads x through a layer norm (Ba et al., 2016). It subtracts the mean
-    of each vector and divides by its standard deviation. (Then each channel gets a learned scale
-    and shift, in case another size is better.)
+    But as more and more is added to x, its numbers grow, and that affects whatever reads x. For
+    example, if x doubles, so do queries and keys, and the scores become four times as large, with
+    the effect that Head describes. So each half, and also the last layer, reads x through a layer
+    norm (Ba et al., 2016). It subtracts the mean of each vector and divides by its standard
+    deviation. (Then each channel gets a learned scale and shift, in case another size is better.)
     """
 
     def __init__(self, n_embd, n_head):
@@ -301,27 +303,28 @@ class GPTLanguageModel(nn.Module):
     def __init__(self):
         super().__init__()
         # Attention takes averages, and an average does not depend on the order of its terms. In the
-        # first block, the t of "cat" would gather exactly what the t of "act" gathers. So we give
-        # each position a vector, too, and add it to the vector of the character. Adding need not
-        # lose anything: training can keep, say, half of the numbers for the character and half for
-        # the position. Then a key can encode a position, as in Head, and a query can ask for it.
+        # first block, the t of "cat" would gather exactly what the t of "act" gathers. (Later ones
+        # get a hint, by the mask: the a has seen the c, or not.) So we give each position a vector,
+        # too, and add it to the vector of the character. Adding need not lose anything: training
+        # can keep, say, half of the numbers for the character and half for the position. Then a key
+        # can encode a position, as in Head, and a query can ask for it.
         self.token_embedding_table = nn.Embedding(vocab_size, n_embd)
         self.position_embedding_table = nn.Embedding(block_size, n_embd)
 
-        # Why several blocks? Suppose that a piece contains the name "Wolmer" and, later, "Wol". In
-        # the first block, the "m" can gather that an "l" came before it. In the second, its key can
-        # say so, and the query of the last "l" can ask for that: which character followed an "l"
-        # before? It finds the "m" and can predict another one (an induction head; Elhage et al.,
-        # 2021). In a single block, the key of the "m" is made before it has gathered anything.
+        # Why several blocks? Suppose that a piece contains the name Wolmer and, later, Wol. In the
+        # first block, the m can gather that "ol" came before it. In the second, its key can say so,
+        # and the query of the last l can ask for that: which character followed an "ol" before? It
+        # finds the m and can predict another one (an induction head; Elhage et al., 2021). In a
+        # single block, the key of the m is made before it has gathered anything.
         self.blocks = nn.Sequential(*[Block(n_embd, n_head) for _ in range(n_layer)])
         self.ln_f = nn.LayerNorm(n_embd)  # f for final
         self.lm_head = nn.Linear(n_embd, vocab_size)  # lm: language model
         self.apply(self.init_weights)  # calls it for each part of the model
 
     def init_weights(self, module):
-        """Random matrices, because parts that start out alike in every way would stay alike.
+        """Random matrices, because what starts out alike gets the same slopes and stays alike.
 
-        (The sqrt keeps sums of n_embd products at one size, as in Head. The 0.5: found by trial.)
+        (The sqrt keeps sums at the same size for every n_embd. The 0.5 was found by trial.)
         """
         if isinstance(module, (nn.Linear, nn.Embedding)):
             nn.init.normal_(module.weight, std=0.5 / math.sqrt(n_embd))
@@ -330,8 +333,7 @@ class GPTLanguageModel(nn.Module):
         """idx, targets (B, T) -> logits (B, T, vocab_size), loss (None without targets).
 
         Logits are scores, which softmax would turn into probabilities. The loss (cross-entropy) is
-        the mean of -ln(probability of the target), as in bigram.py. A loss of 1.5 is like having to
-        pick among exp(1.5) = 4.5 equally likely characters.
+        the mean of -ln(probability of the target), as in bigram.py.
         """
         T = idx.shape[1]
         assert T <= block_size, f'{T} characters are more than {block_size=}'
@@ -353,8 +355,7 @@ class GPTLanguageModel(nn.Module):
             logits, _ = self(idx[:, -block_size:])  # it sees at most block_size characters
             logits = logits[:, -1]  # (B, vocab_size): what may come after the last one?
 
-            # Draw one character according to the probabilities. A temperature below 1 widens the
-            # gaps between the logits, so that likely characters become even likelier.
+            # Draw one by its probability. A temperature below 1 widens the gaps between the logits.
             probs = F.softmax(logits / temperature, dim=-1)  # (B, vocab_size)
             idx_next = torch.multinomial(probs, num_samples=1, generator=generator)  # (B, 1)
             idx = torch.cat((idx, idx_next), dim=1)  # (B, T + 1)
@@ -375,13 +376,12 @@ def sample(model, length):
 # ----------------------------------------------
 # Training
 #
-# Show the model some text, measure the loss, and move every parameter a little to lower it, again
-# and again.
+# Show the model some text, measure the loss, and move every parameter to lower it, again and again.
 #
 # In bigram.py, a parameter moves in proportion to its slope, so the rows of rare characters hardly
 # move. Here, too, some slopes are a hundred times as steep as others. So we use AdamW (Loshchilov &
-# Hutter, 2019), which is Adam (Kingma & Ba, 2015) with weight decay, the W. If g is the slope of
-# the parameter p in this step:
+# Hutter, 2019), which is Adam (Kingma & Ba, 2015) with weight decay, the W. Each parameter p has a
+# mean and a square of its own. If g is its slope in this step:
 #
 #     mean   = 0.9 * mean + 0.1 * g           a running average of the slope
 #     square = 0.99 * square + 0.01 * g**2    and of its square
@@ -395,15 +395,15 @@ def sample(model, length):
 # only about a twentieth as far, back and forth. So p goes far only where many batches agree.
 #
 # The third line, weight decay, pulls every parameter a little toward 0. (Parameters are also called
-# weights.) One that most batches push away from 0 stays large, but what only a few have caused
-# slowly fades, which often helps on unseen text.
+# weights.) One that most batches push away from 0 stays large. What only a few have caused is
+# likely a quirk of theirs, and slowly fades, which often helps on unseen text.
 
 
 def learning_rate_at(step):
     """The rate falls to 0 step by step, so that the parameters settle down.
 
     But it ramps up first: in step 0, mean / sqrt(square) is 1 or -1 for every parameter, on the
-    word of a single batch.
+    evidence of a single batch.
     """
     warmup = min(1.0, (step + 1) / (warmup_iters + 1))
     decay = 1 - step / max_iters
@@ -421,8 +421,8 @@ def learn(model, optimizer, step):
     loss.backward()
     # The gradient is one long vector, with the slopes of all parameters. If its length (the square
     # root of the sum of squares) exceeds grad_clip, as it does in a fifth of the first hundred
-    # steps, all of it is scaled down. Otherwise, a very steep slope would swell `square` in AdamW,
-    # and p would move little for the next hundred steps.
+    # steps, all of it is scaled down. Without this, a very steep slope would swell `square` in
+    # AdamW, and p would move little for the next hundred steps.
     nn.utils.clip_grad_norm_(model.parameters(), grad_clip)
     optimizer.step()  # move every parameter
 
@@ -473,8 +473,8 @@ def train():
             val_losses[step] = val_loss
             assert val_loss < 100, f'training diverged: try a lower {learning_rate=}'
             if step > start:
-                new_run = start == 0 and step <= eval_interval  # is this its first save?
-                save(model, optimizer, step, new_run)
+                first_save = start == 0 and step <= eval_interval  # of a new run
+                save(model, optimizer, step, first_save)
             losses = f'train loss {train_loss:.4f}, val loss {val_loss:.4f}'
             tqdm.write(f'step {step}: {losses}  ({time.time() - began:.0f} s)')
             tqdm.write(f'    {sample(model, 60)!r}')
@@ -502,9 +502,9 @@ config = {'block_size': block_size, 'n_embd': n_embd, 'n_head': n_head, 'n_layer
 config['chars'] = ''.join(chars)
 
 
-def save(model, optimizer, step, new_run):
+def save(model, optimizer, step, first_save):
     """Save the run. The old file is replaced only once the new one is complete on the disk."""
-    if rank > 0:
+    if rank > 0:  # see Running
         return
     state = {
         'config': config,
@@ -517,14 +517,14 @@ def save(model, optimizer, step, new_run):
     torch.save(state, new)
     with open(new, 'rb+') as file:
         os.fsync(file.fileno())  # wait for the disk
-    if new_run and checkpoint.exists():  # keep the run before it, too
+    if first_save and checkpoint.exists():  # keep the run before this one, too
         os.replace(checkpoint, checkpoint.with_stem(f'{checkpoint.stem}-previous'))
     os.replace(new, checkpoint)
 
 
 def load(model):
     """Load the saved parameters into the model. Return all that was saved."""
-    state = torch.load(checkpoint, map_location='cpu', weights_only=True)  # runs no code
+    state = torch.load(checkpoint, map_location='cpu', weights_only=True)  # cannot run code
     for name, value in config.items():
         saved = state.get('config', {}).get(name)
         assert saved == value, f'{checkpoint_path} was made with {name} = {saved!r}'
@@ -535,7 +535,7 @@ def load(model):
 def load_run(model, optimizer):
     """Load the saved run. Return the number of steps already taken."""
     state = load(model)
-    settings = optimizer.state_dict()['param_groups']  # this file's weight_decay, for example
+    settings = optimizer.state_dict()['param_groups']  # of this file, not the saved ones
     optimizer.load_state_dict({**state['optimizer'], 'param_groups': settings})
     torch.set_rng_state(state['random'])
     print(f'resuming {checkpoint.name} at step {state["step"]}')
@@ -552,8 +552,8 @@ def load_model():
 # ----------------------------------------------
 # Running
 #
-# Can the hardware compute with 16-bit numbers? (Before PyTorch 2.11, we cannot ask a CPU.) If so,
-# autocast uses them for those operations where that rarely does harm.
+# Where the hardware can compute with 16-bit numbers, autocast uses them for those operations in
+# which that rarely does harm. (Before PyTorch 2.11, we cannot ask a CPU, so it will not.)
 
 if 'cuda' in device:
     fast = torch.cuda.is_bf16_supported(including_emulation=False)
@@ -592,7 +592,7 @@ if __name__ == '__main__':  # not when it is imported
         model = train()
         print(f'\n{prompt}{sample(model, max_new_tokens)}')
     except KeyboardInterrupt:
-        sys.exit('\nStopped. If a step other than 0 is shown, it is saved: set resume = True.')
+        sys.exit('\nStopped. The last step shown, unless it is 0, is saved: set resume = True.')
     if world_size > 1:
         torch.distributed.destroy_process_group()
 

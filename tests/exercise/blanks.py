@@ -1,0 +1,98 @@
+"""Build it yourself: make a copy of gpt.py whose most important parts are yours to write.
+
+    python tests/exercise/blanks.py my_gpt.py
+
+In the copy, the bodies of nine functions are missing. What they take, what they return, and what
+they are for is still there. Write them in any order. To see how you are doing:
+
+    python tests/exercise/check.py my_gpt.py
+"""
+
+import argparse
+import ast
+import shutil
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+# What is to be written, with a few words on it.
+PARTS = {
+    'get_batch': 'random starts, pieces x, and pieces y one further on, moved to device',
+    'Head.forward': 'query, key, value, scores, scale, no looking ahead, softmax, dropout, average',
+    'MultiHeadAttention.forward': 'all heads side by side, then proj and dropout',
+    'Block.forward': 'x plus attention, then x plus feed-forward, each of a normed x',
+    'GPTLanguageModel.forward': 'both embeddings, blocks, ln_f, lm_head, and the loss',
+    'GPTLanguageModel.generate': 'score the last block_size characters, draw one, append it',
+    'learning_rate_at': 'up to learning_rate in warmup_iters steps, times a fall to 0 at max_iters',
+    'learn': 'learning rate, dropout on, batch, loss, gradient, clipping, step',
+    'mean_loss': 'dropout off, pieces at equal distances, the mean of their losses',
+}
+
+
+def find_bodies(source):
+    """{part: (start, end)}. lines[start:end] of `source` is its body, without the docstring."""
+    functions = {}
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.FunctionDef):
+            functions[node.name] = node
+        if isinstance(node, ast.ClassDef):
+            methods = [each for each in node.body if isinstance(each, ast.FunctionDef)]
+            functions.update({f'{node.name}.{method.name}': method for method in methods})
+
+    bodies = {}
+    for part in PARTS:
+        first = functions[part].body[0]
+        has_docstring = ast.get_docstring(functions[part]) is not None
+        start = first.end_lineno if has_docstring else first.lineno - 1
+        bodies[part] = start, functions[part].end_lineno
+    return bodies
+
+
+def empty_body(part, words):
+    """The lines that stand in the place of a body, at most 100 characters long."""
+    indent = '        ' if '.' in part else '    '
+    message = f"'{part}: {words}'"
+    line = f'{indent}raise NotImplementedError({message})'
+    if len(line) <= 100:
+        return [line]
+    return [f'{indent}raise NotImplementedError(', f'{indent}    {message}', f'{indent})']
+
+
+def make_blank(source):
+    """`source` with all parts empty. All other lines stay as they are."""
+    lines = source.split('\n')
+    bodies = find_bodies(source)
+    for part in sorted(PARTS, key=bodies.get, reverse=True):  # a change moves only what follows
+        start, end = bodies[part]
+        lines[start:end] = empty_body(part, PARTS[part])
+    return '\n'.join(lines)
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('path', type=Path, help='the file to make, such as my_gpt.py')
+    path = parser.parse_args().path
+    text = path.parent / 'input.txt'
+
+    source = make_blank((ROOT / 'gpt.py').read_text(encoding='utf-8'))
+    source = source.replace("'gpt.pt'", repr(f'{path.stem}.pt'))  # so that runs stay apart
+    try:
+        with open(path, 'x', encoding='utf-8') as file:
+            file.write(source)
+        if not text.exists():
+            shutil.copyfile(ROOT / 'input.txt', text)
+            print(f'{text} is the text that it learns from.')
+    except FileExistsError:
+        sys.exit(f'{path} exists already. Choose another name, or move it away first.')
+    except OSError as error:
+        sys.exit(f'{path} cannot be made: {error}')
+
+    print(f'{path} has {len(PARTS)} parts for you to write. To see how you are doing:')
+    print(f'    python {Path(sys.argv[0]).with_name("check.py")} {path}')
+
+
+if __name__ == '__main__':
+    main()

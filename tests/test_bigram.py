@@ -1,0 +1,147 @@
+"""bigram.py: the story that it prints, and all its numbers against counting in plain Python."""
+
+import contextlib
+import io
+import math
+import re
+from collections import Counter
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+import helpers
+
+SHORT = {'device': 'cpu', 'max_iters': 20, 'max_new_tokens': 30}
+ENGLISH = 'Speak, friend, and enter.\n\nWho is there? Nobody, my lord.\n' * 30
+CHINESE = '道可道,非常道。名可名,\n' * 60
+ONLY_AT_THE_END = ENGLISH + 'zigzag, zebra; ' * 5  # no z in the training text
+WINDOWS = b'\xef\xbb\xbf' + ENGLISH.replace('\n', '\r\n').encode()  # a BOM, and its line ends
+
+
+@pytest.fixture(scope='module')
+def full_run(tmp_path_factory):
+    """bigram.py as it stands, after it has run on the whole input.txt, and what it has printed."""
+    path = helpers.copy(tmp_path_factory.mktemp('bigram'), 'bigram.py', helpers.INPUT, device='cpu')
+    with contextlib.redirect_stdout(io.StringIO()) as stdout:
+        module = helpers.load(path)
+    return module, stdout.getvalue()
+
+
+def losses_by_counting(text):
+    """What the table shows of guessing, characters and pairs: training, then validation."""
+    size, n = len(set(text)), int(0.9 * len(text))
+    pairs, val_pairs = Counter(pairwise(text[:n])), Counter(pairwise(text[n:]))
+    firsts, seconds = Counter(text[: n - 1]), Counter(text[1:n])
+
+    def loss(counts, probability):
+        logs = [count * math.log(probability(*pair)) for pair, count in counts.items()]
+        return -math.fsum(logs) / counts.total()
+
+    losses = [math.log(size), math.log(size)]
+    for counts in (pairs, val_pairs):
+        losses.append(loss(counts, lambda a, b: (seconds[b] + 1) / (n - 1 + size)))
+    for counts in (pairs, val_pairs):
+        losses.append(loss(counts, lambda a, b: (pairs[a, b] + 1) / (firsts[a] + size)))
+    return [*losses, loss(pairs, lambda a, b: pairs[a, b] / firsts[a])]
+
+
+def check_story(stdout, text, length):
+    """All that a run prints on `text`, in its order. Returns the learned losses."""
+    chars = sorted(set(text))
+    *by_counting, train, val = re.findall(r'\d\.\d{4}', stdout.partition('\nloss ')[2])
+    *expected, lowest = losses_by_counting(text)
+    assert list(map(float, by_counting)) == pytest.approx(expected, abs=1e-4)
+    counting = re.search(r'Counting gives a loss of (.*)\.\n', stdout)[1]
+    assert float(counting) == pytest.approx(lowest, abs=1e-4)
+    sample = stdout.partition('writes:\n\n')[2][:length]
+    assert set(sample) <= set(chars)
+
+    story = [
+        f'input.txt: {len(text):,} characters, {len(chars)} distinct',
+        f'The first 20: {text[:20]!r} -> {[chars.index(char) for char in text[:20]]}',
+        '\nWhat is there to predict?\n',
+        *[f'{text[:t]!r:12} -> {text[t]!r}' for t in range(1, 9)],
+        '\nHow well can we guess?\n',
+        f'Counting gives a loss of {counting}.',
+        '\nCan we learn to guess as well?\n',
+        *re.findall(r'^Step \d+: loss \d.\d{4} on the batch$', stdout, re.M),
+        f'Learning gives a loss of {train}.',
+        f'\nThe model writes:\n\n{sample}\n',
+        'loss                   training  validation',
+        'pure guessing            {}      {}'.format(*by_counting[:2]),
+        'counted characters       {}      {}'.format(*by_counting[2:4]),
+        'counted bigram           {}      {}'.format(*by_counting[4:]),
+        f'learned bigram           {train}      {val}\n',
+    ]
+    assert stdout == '\n'.join(story)
+    return float(train), float(val)
+
+
+def test_the_story_in_its_order_and_learning_comes_close_to_counting(full_run):
+    train, val = check_story(full_run[1], helpers.INPUT, 300)
+    *_, counted_val, lowest = losses_by_counting(helpers.INPUT)
+    assert lowest < train < lowest + 0.02 and abs(val - counted_val) < 0.02
+    batches = [float(loss) for loss in re.findall(r'Step \d+: loss (\S+)', full_run[1])]
+    assert len(batches) == 5 and batches[0] > 4.2 and max(batches[1:]) < 2.6
+
+
+@pytest.mark.parametrize('text', [CHINESE, ONLY_AT_THE_END], ids=['Chinese', 'z only at the end'])
+def test_other_alphabets(tmp_path, capsys, text):
+    """Also a letter that never occurs in training."""
+    helpers.load(helpers.copy(tmp_path, 'bigram.py', text, **SHORT))
+    stdout, stderr = capsys.readouterr()
+    check_story(stdout, text, 30)
+    assert stderr == ''
+
+
+def test_the_same_seed_repeats_the_run_and_windows_line_ends_change_nothing(tmp_path):
+    first = helpers.quick(helpers.copy(tmp_path, 'bigram.py', ENGLISH, **SHORT)).stdout
+    path = helpers.copy(tmp_path, 'bigram.py', WINDOWS, **SHORT)
+    earlier = 'import torch; torch.rand(1)'  # random numbers used before, as in a notebook
+    assert helpers.quick(path, patches=[earlier]).stdout == first
+    other = helpers.quick(helpers.change(path, seed=7)).stdout
+    assert check_story(other, ENGLISH, 30) != check_story(first, ENGLISH, 30)
+
+
+@pytest.mark.parametrize(
+    'text, words',
+    [
+        ('', 'too short'),
+        (ENGLISH[:640], 'input.txt is too short for block_size=64'),
+        (''.join(map(chr, range(0x4E00, 0x4E00 + 12_000))), '12000 distinct characters'),
+    ],
+    ids=['empty', 'one character too short', 'too large an alphabet'],
+)
+def test_a_text_that_will_not_do_gets_a_clear_last_line(tmp_path, text, words):
+    """char-rnn PR 12, nanoGPT 109: thousands of characters took minutes"""
+    done = helpers.quick(helpers.copy(tmp_path, 'bigram.py', text, **SHORT), code=1)
+    helpers.last_line(done, words)
+    assert done.stdout == ''
+
+
+def test_pairs_are_counted(full_run):
+    """By Counter, over the characters themselves."""
+    chars, counts = full_run[0].chars, full_run[0].train_counts.tolist()
+    found = {(chars[i], chars[j]): counts[i][j] for i in range(65) for j in range(65)}
+    expected = Counter(pairwise(helpers.INPUT[: int(0.9 * len(helpers.INPUT))]))
+    assert {pair: count for pair, count in found.items() if count} == expected
+
+
+def test_cross_entropy_is_the_mean_loss_of_the_models_probabilities(full_run):
+    bigram, part = full_run[0], full_run[0].val_data[:2001]
+    logits, loss = bigram.model(part[None, :-1], part[None, 1:])
+    probs = F.softmax(bigram.model.token_embedding.weight.detach().double(), dim=-1)
+    assert bigram.mean_loss(probs, bigram.count_pairs(part)) == pytest.approx(loss.item(), abs=1e-5)
+    assert logits.shape == (1, 2000, 65)
+
+
+def test_generate_draws_by_the_probabilities_in_the_last_characters_row(full_run):
+    model, seen = full_run[0].BigramLanguageModel(), []
+    model.register_forward_hook(lambda module, _, output: seen.append(output[0].requires_grad))
+    chosen = model.generate(torch.tensor([[9, 3]]).expand(20_000, 2), 1)[:, -1]
+    scores = np.exp(model.token_embedding.weight[3].detach().double().numpy())
+    shares = np.bincount(chosen.numpy(), minlength=65) / 20_000
+    assert np.abs(shares - scores / scores.sum()).max() < 0.02 and seen == [False]

@@ -1,0 +1,314 @@
+"""The model. Attention is held to torch's own, and the whole of it to numpy, in float64."""
+
+import math
+import re
+import sys
+import tokenize
+
+import numpy as np
+import pytest
+import torch
+import torch.nn as nn
+from torch.nn import functional as F
+
+SIZES = [(32, 16), (24, 8), (16, 16), (20, 6)]  # n_embd, head_size
+
+
+@pytest.fixture(scope='module')
+def model(gpt):
+    """A model with random parameters, in float64."""
+    return randomized(gpt.GPTLanguageModel())
+
+
+def randomized(module):
+    """The module with all parameters random, layer norms and biases too. In float64, eval mode."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.3)
+    return module.double().eval()
+
+
+def tokens(gpt, *shape, seed=0):
+    """Random characters."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(gpt.vocab_size, shape, generator=generator)
+
+
+def assert_close(ours, theirs, tolerance=1e-11):
+    """The largest difference of two tensors is at most `tolerance`."""
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=tolerance)
+
+
+# ----------------------------------------------------------
+# In numpy, from the formulas
+
+
+def softmax(scores):
+    """Scores (..., n) -> probabilities (..., n)."""
+    e = np.exp(scores - scores.max(-1, keepdims=True))
+    return e / e.sum(-1, keepdims=True)
+
+
+def attention(q, k, v):
+    """(T, head_size) each -> (T, head_size). Position t averages the values up to its own."""
+    rows = [
+        softmax(q[t] @ k[: t + 1].T / math.sqrt(q.shape[-1])) @ v[: t + 1] for t in range(len(q))
+    ]
+    return np.stack(rows)
+
+
+def layer_norm(x, weight, bias):
+    """(T, n_embd) -> (T, n_embd)."""
+    centered = x - x.mean(-1, keepdims=True)
+    return centered / np.sqrt(x.var(-1, keepdims=True) + 1e-5) * weight + bias
+
+
+def forward(model, idx, n_head):
+    """The logits (T, vocab_size) for characters idx (T,), from the parameters by their names."""
+    p = {name: parameter.numpy() for name, parameter in model.state_dict().items()}
+
+    def linear(x, name):
+        return x @ p[f'{name}.weight'].T + p.get(f'{name}.bias', 0)
+
+    def norm(x, name):
+        return layer_norm(x, p[f'{name}.weight'], p[f'{name}.bias'])
+
+    x = p['token_embedding_table.weight'][idx] + p['position_embedding_table.weight'][: len(idx)]
+    for layer in range(len(model.blocks)):
+        at = f'blocks.{layer}'
+        normed, heads = norm(x, f'{at}.ln1'), []
+        for head in range(n_head):
+            names = [f'{at}.sa.heads.{head}.{name}' for name in ('query', 'key', 'value')]
+            heads.append(attention(*[linear(normed, name) for name in names]))
+        x = x + linear(np.concatenate(heads, -1), f'{at}.sa.proj')
+        hidden = linear(norm(x, f'{at}.ln2'), f'{at}.ffwd.net.0')
+        x = x + linear(np.maximum(hidden, 0), f'{at}.ffwd.net.2')
+    return linear(norm(x, 'ln_f'), 'lm_head')
+
+
+# ----------------------------------------------------------
+# The parts
+
+
+@pytest.mark.parametrize('n_embd, head_size', SIZES)
+def test_a_head_is_torchs_own_attention(gpt, monkeypatch, n_embd, head_size):
+    monkeypatch.setattr(gpt, 'n_embd', n_embd)
+    head = randomized(gpt.Head(head_size))
+    x = torch.randn(3, 9, n_embd, dtype=torch.float64)
+    q, k, v = head.query(x), head.key(x), head.value(x)
+    assert_close(head(x), F.scaled_dot_product_attention(q, k, v, is_causal=True))
+    assert all(layer.bias is None for layer in (head.query, head.key, head.value))
+
+
+def test_heads_of_any_size_stand_side_by_side(gpt):
+    heads = randomized(gpt.MultiHeadAttention(3, 5))
+    x = torch.randn(2, 4, 32, dtype=torch.float64)
+    assert_close(heads(x), heads.proj(torch.cat([head(x) for head in heads.heads], dim=-1)))
+
+
+@pytest.mark.parametrize('length', [1, 7, 16])
+def test_the_model_is_the_formulas_in_numpy(gpt, model, length):
+    idx, targets = tokens(gpt, 2, length), tokens(gpt, 2, length, seed=1)
+    logits, loss = model(idx, targets)
+    expected = np.stack([forward(model, row.numpy(), gpt.n_head) for row in idx])
+    assert_close(logits, torch.from_numpy(expected))
+    probs = np.take_along_axis(softmax(expected), targets[..., None].numpy(), -1)
+    assert loss.item() == pytest.approx(-np.log(probs).mean())
+    without, no_loss = model(idx)
+    assert torch.equal(without, logits) and no_loss is None
+
+
+def test_each_position_answers_as_if_the_piece_ended_there(gpt, model):
+    """Nothing is seen of what comes later."""
+    idx = tokens(gpt, 2, 16)
+    whole = model(idx)[0]
+    for t in range(16):
+        assert_close(model(idx[:, : t + 1])[0], whole[:, : t + 1])
+
+
+def test_targets_may_be_cut_from_a_larger_tensor(gpt, model):
+    pieces = gpt.data[:34].view(2, 17)
+    assert model(pieces[:, :-1], pieces[:, 1:])[1].isfinite()
+
+
+def test_a_longer_text_than_the_context_is_refused(gpt, model):
+    """rkfg/gpt-2 10"""
+    with pytest.raises(AssertionError, match='17 characters are more than block_size=16'):
+        model(tokens(gpt, 1, 17))
+
+
+def test_positions_are_made_where_the_text_is(gpt, model, monkeypatch):
+    monkeypatch.setattr(gpt, 'device', 'no such device')
+    assert model(tokens(gpt, 1, 5))[0].isfinite().all()
+
+
+def test_initial_parameters(gpt):
+    """Small and random, but for layer norms, and then the model knows nothing."""
+    torch.manual_seed(0)
+    model = gpt.GPTLanguageModel()
+    for module in model.modules():
+        if isinstance(module, nn.LayerNorm):
+            assert (module.weight == 1).all() and (module.bias == 0).all()
+        elif isinstance(module, (nn.Linear, nn.Embedding)):
+            assert module.weight.std().item() == pytest.approx(0.5 / math.sqrt(32), rel=0.15)
+    losses = [model(*gpt.get_batch(gpt.train_data))[1].item() for _ in range(5)]
+    assert np.mean(losses) == pytest.approx(math.log(65), abs=0.25)
+
+
+def test_it_can_memorize_one_batch(gpt):
+    torch.manual_seed(0)
+    model = gpt.GPTLanguageModel()
+    x, y = tokens(gpt, 8, 16), tokens(gpt, 8, 16, seed=1)
+    x[:, 0] = torch.arange(8)  # no two pieces begin alike, so each target can be known
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    for _ in range(150):
+        optimizer.zero_grad()
+        loss = model(x, y)[1]
+        loss.backward()
+        optimizer.step()
+    assert loss.item() < 0.05
+
+
+# ----------------------------------------------------------
+# Dropout
+
+
+@pytest.fixture
+def dropping(gpt, monkeypatch):
+    """gpt.py with dropout."""
+    monkeypatch.setattr(gpt, 'dropout', 0.3)
+    torch.manual_seed(0)
+    return gpt
+
+
+def assert_drops(module, x):
+    """`module(x)` is all ones, apart from dropout, which is there in training only."""
+    assert_close(module.eval()(x), torch.ones_like(module(x)), 1e-6)
+    out = module.train()(x)
+    kept = out != 0
+    assert_close(out[kept], torch.ones_like(out[kept]) / 0.7, 1e-6)
+    assert 1 - kept.float().mean().item() == pytest.approx(0.3, abs=0.02)
+
+
+def test_a_head_drops_weights(dropping):
+    """With one character, its only weight is 1. Its value, 1 here, is kept or dropped."""
+    head = dropping.Head(16)
+    nn.init.constant_(head.value.weight, 1 / 32)
+    assert_drops(head, torch.ones(20_000, 1, 32))
+
+
+def test_multi_head_attention_and_feed_forward_drop_what_they_return(dropping):
+    heads, ffwd = dropping.MultiHeadAttention(2, 16), dropping.FeedForward(32)
+    for module, last in ((heads, heads.proj), (ffwd, ffwd.net[2])):
+        nn.init.zeros_(last.weight)
+        nn.init.ones_(last.bias)
+        assert_drops(module, torch.randn(100, 16, 32))
+
+
+# ----------------------------------------------------------
+# Generating text
+
+
+@pytest.mark.parametrize('length', [1, 40])
+def test_generate_continues_the_text_also_past_block_size(gpt, model, length):
+    """The same generator, the same text. Torch's own random state stays as it is."""
+
+    def generate(seed, count=30):
+        return model.generate(idx, count, generator=torch.Generator().manual_seed(seed))
+
+    idx, before = tokens(gpt, 3, length), torch.get_rng_state()
+    out = generate(1)
+    assert out.shape == (3, length + 30) and torch.equal(out[:, :length], idx)
+    assert torch.equal(out, generate(1)) and not torch.equal(out, generate(2))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(generate(1, 0), idx)
+
+
+@pytest.mark.parametrize('temperature', [1.0, 0.5, 2.0])
+def test_characters_come_as_often_as_they_should(gpt, model, temperature):
+    idx, generator = tokens(gpt, 1, 3), torch.Generator().manual_seed(0)
+    out = model.generate(idx.expand(20_000, 3), 1, temperature, generator)
+    shares = np.bincount(out[:, -1].numpy(), minlength=gpt.vocab_size) / 20_000
+    probs = softmax(forward(model, idx[0].numpy(), gpt.n_head)[-1] / temperature)
+    assert np.abs(shares - probs).max() < 5 * 0.5 / math.sqrt(20_000)
+
+
+def test_generate_computes_no_gradients(gpt):
+    model, seen = gpt.GPTLanguageModel(), []
+    model.register_forward_hook(lambda module, _, output: seen.append(output[0].requires_grad))
+    model.generate(tokens(gpt, 1, 3), 2)
+    assert seen == [False, False]
+
+
+def test_sample_is_the_same_every_time_without_dropout(dropping, monkeypatch):
+    model = dropping.GPTLanguageModel()
+    nn.init.normal_(model.lm_head.weight, std=5)  # so that dropout would matter
+    first = dropping.sample(model.train(), 30)
+    assert not any(module.training for module in model.modules())
+    assert len(first) == 30 and dropping.sample(model.train(), 30) == first
+    monkeypatch.setattr(dropping, 'seed', 7)
+    assert dropping.sample(model, 30) != first
+
+
+def test_sample_follows_the_prompt(gpt, model, monkeypatch):
+    monkeypatch.setattr(gpt, 'temperature', 1e-6)  # the likeliest, always
+    for prompt, codes in (('Speak, ', gpt.encode_string('Speak, ')), ('', [0])):
+        monkeypatch.setattr(gpt, 'prompt', prompt)
+        idx = torch.tensor([codes])
+        for _ in range(30):
+            last = model(idx[:, -16:])[0][:, -1].argmax(dim=-1, keepdim=True)
+            idx = torch.cat([idx, last], dim=1)
+        assert gpt.encode_string(gpt.sample(model, 30)) == idx[0, len(codes) :].tolist()
+
+
+# ----------------------------------------------------------
+# The comments about shapes
+
+
+def comments_about_shapes(path):
+    """{line number: ('scores', 'B, T, T')} of the lines such as `scores = ...  # (B, T, T)`."""
+    found = {}
+    with open(path, encoding='utf-8') as file:
+        for token in tokenize.generate_tokens(file.readline):
+            name = re.match(r' +(\w+) (= )?[^=]', token.line)
+            shape = re.match(r'# (?:.* -> )?\(([^()]*)\)', token.string)
+            if token.type == tokenize.COMMENT and name and shape:
+                found[token.start[0]] = (name[1], shape[1])
+    return found
+
+
+def test_comments_about_shapes_are_true(tiny, tmp_path):
+    """What a line computes is held to the comment behind it, while the program runs."""
+    gpt = tiny(block_size=11, n_embd=28, n_head=4, batch_size=3)
+    path = tmp_path / 'gpt.py'
+    comments, wrong, checked = comments_about_shapes(path), [], set()
+    sizes = {'B': 3, 'T': 5, 'C': 28, 'head_size': 7, 'num_heads': 4, 'vocab_size': gpt.vocab_size}
+
+    def trace(frame, event, argument):
+        """Python calls this for each function, and what it returns for each line of that one."""
+        code, line = frame.f_code, None
+        if code.co_filename != str(path) or code.co_name.startswith('<'):
+            return None
+
+        def trace_lines(frame, event, argument):
+            nonlocal line
+            if line in comments:
+                name, shape = comments[line]
+                value = argument if name == 'return' else frame.f_locals[name]
+                seen, expected = tuple(value.shape), eval(f'({shape},)', {}, sizes)
+                if seen != expected:
+                    wrong.append(f'line {line}: {name} is {seen}, not ({shape})')
+                checked.add(line)
+            line = frame.f_lineno
+            return trace_lines
+
+        return trace_lines
+
+    model, idx, before = gpt.GPTLanguageModel(), tokens(gpt, 3, 5), sys.gettrace()
+    sys.settrace(trace)
+    try:
+        model.generate(idx, 1)
+    finally:
+        sys.settrace(before)
+    assert wrong == [] and checked == set(comments) and len(checked) >= 15

@@ -1,0 +1,172 @@
+"""Training: the recipe against a plain loop, evaluations, and runs that go wrong."""
+
+import re
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+import helpers
+from helpers import CHECKPOINT, TEXT, TINY, copy, quick, read_checkpoint, steps
+
+
+def test_20_steps_are_those_of_a_plain_loop(tmp_path):
+    """The schedule, the clipping and AdamW written out, from the papers, in float64.
+
+    Each number is such that a wrong one would show: gradients are longer than grad_clip, and the
+    weight decay is large.
+    """
+    recipe = {'learning_rate': 0.01, 'warmup_iters': 5, 'weight_decay': 2.0, 'grad_clip': 0.3}
+    path = copy(tmp_path, **{**TINY, **recipe})
+    quick(path)
+    theirs = read_checkpoint(tmp_path)['model']
+
+    gpt = helpers.load(path)
+    torch.manual_seed(1337)
+    model = gpt.GPTLanguageModel()
+    initial = {name: p.detach().clone() for name, p in model.named_parameters()}
+    model.double()
+    chars = sorted(set(TEXT))
+    data = torch.tensor([chars.index(char) for char in TEXT[:18000]])
+    mean = {name: torch.zeros_like(p) for name, p in model.named_parameters()}
+    square = {name: torch.zeros_like(p) for name, p in model.named_parameters()}
+    for step in range(20):
+        starts = torch.randint(18000 - 16, (8,)).tolist()
+        batch = torch.stack([data[start : start + 17] for start in starts])
+        logits, _ = model(batch[:, :-1])
+        loss = F.cross_entropy(logits.transpose(1, 2), batch[:, 1:])
+        model.zero_grad()
+        loss.backward()
+        length = torch.cat([p.grad.flatten() for p in model.parameters()]).norm()
+        assert length > 0.4
+        warmup = (step + 1) / 6 if step < 5 else 1  # 6: the sixth step is the first full one
+        rate = 0.01 * warmup * (20 - step) / 20
+        with torch.no_grad():
+            for name, p in model.named_parameters():
+                g = p.grad * 0.3 / length
+                mean[name] = 0.9 * mean[name] + 0.1 * g
+                square[name] = 0.99 * square[name] + 0.01 * g**2
+                m = mean[name] / (1 - 0.9 ** (step + 1))
+                v = square[name] / (1 - 0.99 ** (step + 1))
+                p -= rate * 2.0 * p
+                p -= rate * m / (v.sqrt() + 1e-8)
+
+    for name, p in model.named_parameters():
+        torch.testing.assert_close(theirs[name].double(), p.detach(), rtol=0, atol=1e-4)
+        assert (theirs[name] - initial[name]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize('length, every', [(100, 1), (400, 1), (417, 2), (2000, 5)])
+def test_mean_loss_is_the_mean_over_the_pieces(tiny, length, every):
+    """All of them, or some at equal distances. Dropout is off, and no random number is drawn.
+
+    The batches are of 5, so the last one is smaller. (It must not count as a full one.)
+    """
+    gpt = tiny(dropout=0.4, batch_size=5)
+    model, seen = gpt.GPTLanguageModel().train(), []
+    model.register_forward_hook(lambda module, _, output: seen.append(output[1].requires_grad))
+    part, before = gpt.data[300 : 301 + length], torch.get_rng_state()
+    loss = gpt.mean_loss(model, part)
+    assert torch.equal(torch.get_rng_state(), before) and set(seen) == {False}
+
+    model.eval()
+    whole = [part[i : i + 17] for i in range(0, len(part) - 16, 16)]
+    expected = [model(piece[None, :-1], piece[None, 1:])[1].item() for piece in whole[::every]]
+    assert loss == pytest.approx(sum(expected) / len(expected), abs=1e-5)
+
+
+def test_a_run_reports_both_losses_of_the_model_that_it_saves(tmp_path):
+    path = copy(tmp_path, warmup_iters=0, **TINY)
+    done = quick(path)
+    gpt = helpers.load(path)
+    model = gpt.load_model()
+    losses = [gpt.mean_loss(model, part) for part in (gpt.data[:18000], gpt.data[18000:])]
+    assert steps(done)[20] == pytest.approx(losses, abs=1e-4)
+    assert losses[0] < 3.6 and abs(losses[0] - losses[1]) > 0.001
+
+
+def test_a_step_has_dropout_also_after_an_evaluation(tiny):
+    gpt = tiny()
+    model, seen = gpt.GPTLanguageModel(), []
+    gpt.mean_loss(model, gpt.val_data)
+    for module in model.modules():
+        module.register_forward_hook(lambda module, *_: seen.append(module.training))
+    gpt.learn(model, torch.optim.SGD(model.parameters()), 0)
+    assert len(seen) > 20 and all(seen)
+
+
+def test_the_validation_text_is_never_learned_from(tmp_path):
+    """Another text in its place, of the same characters, changes its loss and nothing else."""
+    text, weights, losses = TEXT[:2000] + TEXT[:2000], [], []
+    for val in (text[3600:], text[3600:][::-1]):
+        losses.append(steps(quick(copy(tmp_path, text=text[:3600] + val, **TINY)))[20])
+        weights.append(read_checkpoint(tmp_path)['model'])
+    assert helpers.equal(*weights)
+    assert losses[0][0] == losses[1][0] and losses[0][1] != losses[1][1]
+
+
+@pytest.mark.parametrize('wanted, able', [(True, True), (True, False), (False, True)])
+def test_16_bits_are_for_training_and_evaluation_where_the_hardware_has_them(
+    tiny, monkeypatch, wanted, able
+):
+    monkeypatch.setattr(torch.cpu, 'get_capabilities', lambda: {'avx512_bf16': able})
+    gpt = tiny(bfloat16=wanted)
+    model, seen = gpt.GPTLanguageModel(), []
+    model.lm_head.register_forward_hook(lambda module, _, output: seen.append(output.dtype))
+    gpt.learn(model, torch.optim.SGD(model.parameters()), 0)
+    gpt.mean_loss(model, gpt.val_data)
+    assert set(seen) == {torch.bfloat16 if wanted and able else torch.float32}
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+
+
+# ----------------------------------------------------------
+# Whole runs
+
+SMALL = {**TINY, 'max_iters': 7, 'eval_interval': 3}
+RUN = r"""29,692 parameters learn from 18,000 characters, on cpu
+(?:step \d: train loss \d\.\d{4}, val loss \d\.\d{4}  \(\d+ s\)
+    (?:'.*'|".*")
+){4}
+"""
+
+
+def without_seconds(text):
+    return re.sub(r'\d+ s\b', '', text)
+
+
+def test_a_run_prints_its_losses_and_samples_and_the_same_seed_repeats_it(tmp_path):
+    path = copy(tmp_path, prompt='First', **SMALL)
+    done = quick(path)
+    start = re.match(RUN, done.stdout)
+    assert start and done.stderr == '', done
+    sample = done.stdout[start.end() :]
+    assert sample.startswith('First') and len(sample) == 5 + 20 + 1
+    assert list(steps(done)) == [0, 3, 6, 7] and steps(done)[7] < steps(done)[0]
+
+    state = read_checkpoint(tmp_path)
+    earlier = 'import torch; torch.rand(1)'  # random numbers used before, as in a notebook
+    assert without_seconds(quick(path, patches=[earlier]).stdout) == without_seconds(done.stdout)
+    assert helpers.equal(read_checkpoint(tmp_path), state)
+    other = quick(helpers.change(path, seed=7)).stdout
+    assert other.partition('\n\n')[2] != sample
+    assert not helpers.equal(read_checkpoint(tmp_path)['model'], state['model'])
+
+
+def test_overfitting_is_said_in_the_end(tmp_path):
+    """nanoGPT 493, gpt-2-simple 184"""
+    settings = {'max_iters': 200, 'eval_interval': 40, 'warmup_iters': 0}
+    done = quick(copy(tmp_path, text=TEXT[:400], **{**TINY, **settings}))
+    losses = {step: val for step, (_, val) in steps(done).items()}
+    best = min(losses, key=losses.get)
+    assert 0 < best < 200 and losses[200] > losses[best] + 0.1
+    assert f'Lowest val loss above: step {best}\n' in done.stdout
+
+
+@pytest.mark.parametrize('rate', [40.0, 400.0, 4e3, 1e30])
+def test_a_run_that_diverges_stops_before_it_samples_or_saves(tmp_path, rate):
+    """nanoGPT 136, 167, 215"""
+    path = copy(tmp_path, learning_rate=rate, **{**TINY, 'max_iters': 200, 'eval_interval': 50})
+    done = quick(path, code=1)
+    helpers.last_line(done, 'training diverged', f'learning_rate={rate}')
+    assert list(steps(done)) == [0] and done.stdout.count('\n    ') == 1
+    assert not (tmp_path / CHECKPOINT).exists()
