@@ -21,7 +21,6 @@ import time
 import traceback
 from pathlib import Path
 
-import pytest
 import torch
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -42,8 +41,6 @@ TINY = {
     'bfloat16': False,
 }
 BROKEN = []  # (file, old, new): mistakes that read() puts in, see test_broken.py
-
-posix = pytest.mark.skipif(os.name != 'posix', reason='needs POSIX')
 
 
 def edit(source, **settings):

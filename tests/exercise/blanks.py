@@ -19,12 +19,12 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 # What is to be written, with a few words on it.
 PARTS = {
     'get_batch': 'random starts, pieces x, and pieces y one further on, moved to device',
-    'Head.forward': 'query, key, value, scores, scale, no looking ahead, softmax, dropout, average',
+    'Head.forward': 'query, key, value, scores, scale, mask, softmax, dropout, average',
     'MultiHeadAttention.forward': 'all heads side by side, then proj and dropout',
     'Block.forward': 'x plus attention, then x plus feed-forward, each of a normed x',
     'GPTLanguageModel.forward': 'both embeddings, blocks, ln_f, lm_head, and the loss',
     'GPTLanguageModel.generate': 'score the last block_size characters, draw one, append it',
-    'learning_rate_at': 'up to learning_rate in warmup_iters steps, times a fall to 0 at max_iters',
+    'learning_rate_at': 'up in warmup_iters steps, times a fall to 0 at max_iters',
     'learn': 'learning rate, dropout on, batch, loss, gradient, clipping, step',
     'mean_loss': 'dropout off, pieces at equal distances, the mean of their losses',
 }

@@ -1,0 +1,176 @@
+"""Speed and memory, each figure against something that one can judge it by.
+
+    python tests/measure/benchmark.py           all of it, into results.json (about eight minutes)
+    python tests/measure/benchmark.py steps     only some: steps, growth, other, torchrun
+
+Run it on a machine that does nothing else. What is compared runs in turns, A B A B ..., and the
+medians are compared, because the speed of a machine drifts. ms: milliseconds for a training step.
+"""
+
+import json
+import math
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+import torch
+
+import experiments
+import measuring
+
+import helpers
+
+TURNS = 40
+
+
+def program(solution=None, **settings):
+    """gpt.py, perhaps edited by the solution of an exercise, as a module."""
+    folder = tempfile.mkdtemp()
+    path = helpers.copy(folder, text=helpers.INPUT, device='cpu')
+    if solution:
+        experiments.apply_solution(solution, folder)
+    return helpers.load(helpers.change(path, **settings))
+
+
+def new_step(module):
+    """A function that takes one training step."""
+    model = module.GPTLanguageModel()
+    options = {'betas': (0.9, 0.99), 'weight_decay': module.weight_decay, 'fused': True}
+    optimizer = torch.optim.AdamW(model.parameters(), **options)
+    return lambda: module.learn(model, optimizer, 200)
+
+
+def in_turns(functions, turns=TURNS, warm=5):
+    """{name: median milliseconds of a call}."""
+    for function in functions.values():
+        for _ in range(warm):
+            function()
+    seconds = {name: [] for name in functions}
+    for _ in range(turns):
+        for name, function in functions.items():
+            began = time.perf_counter()
+            function()
+            seconds[name].append(time.perf_counter() - began)
+    return {name: round(1000 * statistics.median(each), 2) for name, each in seconds.items()}
+
+
+def arithmetic(module):
+    """Floating-point operations of a training step: 6 for each weight of a matrix and character."""
+    matrices = 12 * module.n_layer * module.n_embd**2 + module.n_embd * module.vocab_size
+    attention = 12 * module.n_layer * module.block_size * module.n_embd
+    return (6 * matrices + attention) * module.batch_size * module.block_size
+
+
+def steps():
+    """A step with heads computed in three ways, in both precisions, and its share of the rate."""
+    functions = {}
+    for bits in (32, 16):
+        for name in (None, 'all-heads-at-once', 'fused-attention'):
+            key = f'{bits} bits, {name or "one by one"}'
+            functions[key] = new_step(program(name, bfloat16=bits == 16))
+        a = torch.randn(2048, 2048, dtype=torch.bfloat16 if bits == 16 else torch.float32)
+        functions[f'{bits} bits, matrix product'] = lambda a=a: a @ a
+    result = in_turns(functions)
+    for bits in (32, 16):
+        rate = 2 * 2048**3 / result[f'{bits} bits, matrix product'] / 1e6
+        share = arithmetic(program()) / result[f'{bits} bits, one by one'] / 1e6 / rate
+        result |= {f'{bits} bits, GFLOP/s': round(rate), f'{bits} bits, share of it': share}
+    return result
+
+
+CHILD = """
+import json, resource, statistics, sys, time
+sys.path.insert(0, {folder!r})
+import benchmark
+step = benchmark.new_step(benchmark.program(bfloat16=False, **{settings!r}))
+seconds = []
+for _ in range(8):
+    began = time.perf_counter()
+    step()
+    seconds.append(time.perf_counter() - began)
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+print(json.dumps([1000 * statistics.median(seconds[1:]), peak]))
+"""
+
+
+def exponent(xs, ys):
+    """b of the curve y = a * x**b that fits best."""
+    xs, ys = [math.log(x) for x in xs], [math.log(y) for y in ys]
+    return statistics.linear_regression(xs, ys).slope
+
+
+def growth():
+    """How time (ms) and memory (MB) grow with the context, the width, the depth, and the batch."""
+    result = {}
+    for name, sizes in {
+        'block_size': [64, 128, 256, 512],
+        'n_embd': [128, 256, 512],
+        'n_layer': [2, 4, 8],
+        'batch_size': [32, 64, 128],
+    }.items():
+        rows = []
+        for size in sizes:
+            code = CHILD.format(folder=str(measuring.FOLDER), settings={name: size})
+            done = subprocess.run([sys.executable, '-c', code], capture_output=True, check=True)
+            rows.append(json.loads(done.stdout))
+        times, memory = [[round(row[i]) for row in rows] for i in (0, 1)]
+        result[name] = {'sizes': sizes, 'ms': times, 'MB': memory, 'b': exponent(sizes, times)}
+    return result
+
+
+def other():
+    """Starting, sampling, evaluating, and a text of 100 MB."""
+    module = program()
+    model = module.GPTLanguageModel().eval()
+    full = torch.zeros((1, module.block_size), dtype=torch.long)
+    functions = {
+        'evaluation, ms': lambda: module.mean_loss(model, module.val_data),
+        'sampling 100 characters, ms': lambda: model.generate(full, 100),
+        'import torch, ms': lambda: subprocess.run([sys.executable, '-c', 'import torch']),
+    }
+    result = in_turns(functions, turns=5, warm=1)
+    for name, text in {'input.txt': helpers.INPUT, '100 MB': helpers.INPUT * 80}.items():
+        with tempfile.TemporaryDirectory() as folder:
+            settings = {'device': 'cpu', 'max_iters': 1, 'max_new_tokens': 1}
+            path = helpers.copy(folder, text=text, **settings)
+            code = f'import resource, runpy; runpy.run_path({str(path)!r}, run_name="__main__"); '
+            code += 'print("peak", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)'
+            lines, _ = measuring.watch([sys.executable, '-c', code])
+        begun = next(seconds for seconds, line in lines if 'parameters learn' in line)
+        result[f'{name}: seconds to the first step, MB'] = [round(begun, 1), lines[-1][1]]
+    return result
+
+
+def torchrun():
+    """Processes on the cores of one machine: milliseconds for a step, median of three runs."""
+    launch = ['-m', 'torch.distributed.run', '--standalone']
+    kinds = {
+        'python': [],
+        '1': [*launch, '--nproc-per-node=1'],
+        '2': [*launch, '--nproc-per-node=2'],
+    }
+    times = {name: [] for name in kinds}
+    with tempfile.TemporaryDirectory() as folder:
+        settings = {'device': 'cpu', 'max_iters': 300, 'eval_interval': 300, 'max_new_tokens': 1}
+        path = helpers.copy(folder, text=helpers.INPUT, eval_size=6400, **settings)
+        for _ in range(3):
+            for name, command in kinds.items():
+                lines, _ = measuring.watch([sys.executable, *command, str(path)])
+                rows = measuring.curve(lines)
+                times[name].append((rows[-1][0] - rows[0][0]) * 1000 / 300)
+    return {name: round(statistics.median(each), 1) for name, each in times.items()}
+
+
+def main():
+    parts = {'steps': steps, 'growth': growth, 'other': other, 'torchrun': torchrun}
+    done = measuring.read().get('benchmark', {})
+    for name in sys.argv[1:] or parts:
+        done[name] = {**parts[name](), 'machine': measuring.machine()}
+        print(name, json.dumps(done[name], indent=1), flush=True)
+        measuring.write('benchmark', done)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,52 @@
+"""The best settings we know for a given time on two CPU cores, on both texts.
+
+    python tests/measure/budgets.py TEXT               TEXT: the path of Tiny Shakespeare
+    python tests/measure/budgets.py TEXT '10 minutes'  only this budget
+
+Each is one whole process of `python gpt.py` with the lines below changed.
+"""
+
+import sys
+from pathlib import Path
+
+import measuring
+
+import helpers
+
+LONGER = {'block_size': 128, 'n_layer': 4}
+BUDGETS = {
+    '20 seconds': {
+        'n_embd': 96,
+        'n_head': 1,
+        'max_iters': 750,
+        'learning_rate': 8e-3,
+        'warmup_iters': 50,
+    },
+    '2 minutes': {},
+    '10 minutes': {**LONGER, 'max_iters': 5000, 'learning_rate': 3e-3},
+    '1 hour': {
+        **LONGER,
+        'n_embd': 192,
+        'n_head': 3,
+        'dropout': 0.2,
+        'max_iters': 14_000,
+        'learning_rate': 2e-3,
+    },
+}
+
+
+def main():
+    path, *names = sys.argv[1:] or sys.exit(__doc__)
+    done = measuring.read().get('budgets', {})
+    for name in names or BUDGETS:
+        for text in (Path(path).read_text(encoding='utf-8'), helpers.INPUT):
+            run = measuring.whole_run(text, device='cpu', **BUDGETS[name])
+            run = {'settings': BUDGETS[name], **run, 'machine': measuring.machine()}
+            del run['lines']
+            done.setdefault(name, {})[measuring.name_of(text)] = run
+            measuring.write('budgets', done)
+            print(name, measuring.name_of(text), run['seconds'], 's, loss', run['loss'], flush=True)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,108 @@
+"""What the scripts in this folder share: the store of results, the machine, and whole runs."""
+
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+FOLDER = Path(__file__).resolve().parent
+sys.path.insert(0, str(FOLDER.parent))  # so that helpers.py is found
+
+import helpers  # noqa: E402
+
+RESULTS = FOLDER / 'results.json'
+TEXTS = {'Tiny Shakespeare': 1_115_394, 'input.txt': len(helpers.INPUT)}  # known by their lengths
+
+
+def read():
+    """All that has been measured: {section: value}."""
+    return json.loads(RESULTS.read_text(encoding='utf-8')) if RESULTS.exists() else {}
+
+
+def write(section, value):
+    """Replace one section. A kill at any instant leaves a whole file."""
+    text = json.dumps({**read(), section: value}, indent=1, sort_keys=True, ensure_ascii=False)
+    text = re.sub(
+        r'\[[^][{}]*\]', lambda found: ' '.join(found[0].split()), text
+    )  # rows of numbers
+    temporary = RESULTS.with_suffix('.tmp')
+    temporary.write_text(f'{text}\n', encoding='utf-8')
+    os.replace(temporary, RESULTS)
+
+
+def machine():
+    """What this runs on, and when, in words."""
+    name = platform.processor() or platform.machine()
+    if Path('/proc/cpuinfo').exists():
+        found = re.search(r'model name\s*: (.*)', Path('/proc/cpuinfo').read_text())
+        name = found[1] if found else name
+    date = time.strftime('%Y-%m-%d')
+    able = [each for each in ('avx512_bf16', 'amx_bf16') if torch.cpu.get_capabilities().get(each)]
+    return (
+        f'{name}, {torch.get_num_threads()} threads, {" and ".join(able) or "no bfloat16"}; '
+        f'Python {platform.python_version()}, torch {torch.__version__}; {date}'
+    )
+
+
+def name_of(text):
+    """The name of a text, which is a str."""
+    return next((name for name, length in TEXTS.items() if length == len(text)), 'another text')
+
+
+def watch(command, cwd=None):
+    """Run a command to its end: [(seconds since its start, line)], and the seconds in all."""
+    began = time.perf_counter()
+    env = helpers.environment()
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=cwd, env=env)
+    lines = [(time.perf_counter() - began, line.decode().rstrip('\n')) for line in process.stdout]
+    if process.wait() != 0:
+        raise RuntimeError(f'{command} ended with code {process.returncode}')
+    return lines, time.perf_counter() - began
+
+
+def curve(lines):
+    """[[seconds, step, train loss, val loss]] of the evaluations among lines of output."""
+    rows = []
+    for seconds, line in lines:
+        found = re.match(r'step (\d+): train loss ([\d.]+), val loss ([\d.]+)', line)
+        if found:
+            rows.append([round(seconds, 1), int(found[1]), float(found[2]), float(found[3])])
+    return rows
+
+
+def whole_run(text, name='gpt.py', edits=(), **settings):
+    """`python gpt.py` on a text: seconds of the whole process, its curve, its sample."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = helpers.copy(folder, name, text=text, edits=edits, **settings)
+        lines, seconds = watch([sys.executable, str(path)])
+    rows, printed = curve(lines), [line for _, line in lines]
+    sample = printed[printed.index('') + 1 :] if '' in printed else []
+    run = {'seconds': round(seconds, 1), 'curve': rows, 'sample': sample}
+    if rows:
+        run |= {'steps': rows[-1][1], 'loss': rows[-1][3], 'lines': printed}
+        run['parameters'] = int(printed[0].split()[0].replace(',', ''))
+    return run
+
+
+def median_run(runs):
+    """The run with the median time, with the seconds and losses of all of them."""
+    middle = sorted(runs, key=lambda run: run['seconds'])[(len(runs) - 1) // 2]
+    every = {
+        f'all_{key}': [run[key] for run in runs] for key in ('seconds', 'loss') if key in middle
+    }
+    return {**middle, **every}
+
+
+def first_time_below(rows, level):
+    """Seconds until the validation loss is at `level`, on a straight line between evaluations."""
+    for (t0, _, _, a), (t1, _, _, b) in zip(rows, rows[1:]):
+        if b <= level:
+            return round(t0 + (t1 - t0) * (a - level) / (a - b), 1)
+    return None
