@@ -17,7 +17,7 @@ from torch.nn import functional as F  # functions such as softmax, also explaine
 # ----------------------------------------------
 # Hyperparameters
 #
-# These are the settings we choose. (What the model learns are its parameters.) Skim them for now.
+# These are the settings. (The numbers that a model learns are its parameters.) Just skim the list.
 
 block_size = 64  # characters in a piece of text
 batch_size = 32  # pieces of text per training step (together, they are a batch)
@@ -29,7 +29,7 @@ text_path = 'input.txt'  # the text to learn from
 device = 'cuda' if torch.cuda.is_available() else 'cpu'  # a GPU, if there is one
 
 torch.manual_seed(seed)
-if hasattr(sys.stdout, 'reconfigure'):  # print any alphabet, even on Windows, line by line
+if hasattr(sys.stdout, 'reconfigure'):  # in files and pipes: UTF-8, line by line
     sys.stdout.reconfigure(encoding='utf-8', line_buffering=True)
 
 # ----------------------------------------------
@@ -86,7 +86,7 @@ for t in range(1, 9):
 # the context. Count how often each pair of neighbors occurs, and divide by the count of its first
 # character. We take that as the probability of the next character:
 #
-#     P(next | this) = count(this, next) / count(this)
+#     P(next | this) = count(this, next) / count(this, any)
 
 
 def count_pairs(part):
@@ -98,15 +98,15 @@ def count_pairs(part):
 def mean_loss(probs, counts):
     """How badly does a table of probabilities predict the pairs that were counted?
 
-    The better the model, the higher the probability it gives to a text. This probability is the
-    product of those of all characters, each given the one before it, and far too small for a float.
-    So we take logarithms, and the product becomes a sum. Logarithms of probabilities are never
-    positive, and we want a number that is small for a good model, so the loss is the mean of
+    The better the model, the higher the probability it gives to the real text. That is the product
+    of the probabilities of its characters, each given the one before it, and far too small for a
+    float. So we take logarithms, and the product becomes a sum. Logarithms of probabilities are
+    never positive, and we want a number that is small for a good model, so the loss is the mean of
     -ln(probability) over all characters. It is 0 for a model that is always certain and right,
-    -ln(1/65) = 4.17 for one that finds all 65 characters of our alphabet equally likely, and
-    infinite for one that gives a probability of 0 to what really comes next, even once.
+    -ln(1/65) = 4.17 for one that considers all 65 characters equally likely, and infinite for one
+    that gives a probability of 0 to what actually comes next, even once.
     """
-    seen = counts > 0  # equal pairs count together, and those that never occur are left out
+    seen = counts > 0  # leave out pairs that never occur (0 * ln(0) would be nan)
     return -(counts[seen] * probs[seen].log()).sum().item() / counts.sum().item()
 
 
@@ -117,11 +117,11 @@ counted = train_counts / train_counts.sum(dim=1, keepdim=True)  # a table: each 
 print('\nHow well can we guess?\n')
 print(f'Counting gives a loss of {mean_loss(counted, train_counts):.4f}.')
 
-# No other table has a lower loss on the text that we counted. Take one row. Let p be its counted
-# probabilities, without those that are 0, and q what another table gives to the same characters, in
-# sum at most 1. Since a share p of the questions costs -ln(q), the mean loss is -sum(p * ln(q)),
-# and that of the counted row is -sum(p * ln(p)). Since ln(x) is never larger than x - 1, the
-# difference cannot be negative:
+# No other table has a lower loss on the text that we counted. Rows do not interact, so take one.
+# Let p be its counted probabilities, leaving out zeros, and q what another table gives to the same
+# characters, at most 1 in total. A share p of the questions costs -ln(q), so its mean loss is
+# -sum(p * ln(q)), and that of the counted row is -sum(p * ln(p)). Since ln(x) is never larger than
+# x - 1, the difference cannot be negative:
 #
 #     -sum(p * ln(q / p)) >= -sum(p * (q / p - 1)) = sum(p) - sum(q) >= 0
 
@@ -131,10 +131,10 @@ print(f'Counting gives a loss of {mean_loss(counted, train_counts):.4f}.')
 # There are 65 contexts of one character, but 65**64 contexts of 64. Almost none of those ever
 # occur, so a table with a row for each is hopeless, however we fill it. That is why gpt.py computes
 # its guess by a formula in which all contexts use the same few hundred thousand numbers, its
-# parameters. So what improves the guess in one context also changes it in others, even in those
-# that have never occurred. But there is nothing we could count to find the value of such a
-# parameter. It has to be learned: start with random numbers, and improve them step by step. We
-# practice that here, on a table, because we know the best one already.
+# parameters. So what improves the guess in one context also changes it in similar ones, often for
+# the better, even in those that have never occurred. But there is nothing we could count to find
+# the value of such a parameter. It has to be learned: start with random numbers, and improve them
+# step by step. Here, we practice on a table, because we already know the best one.
 
 
 def get_batch(part):
@@ -152,9 +152,9 @@ class BigramLanguageModel(nn.Module):
     """A table of parameters: row i holds a score for each character that may follow character i.
 
     Why scores rather than probabilities? A score may be any number, so it can be nudged up and down
-    freely, whereas probabilities have to sum to 1. Softmax turns a row of scores into such
-    probabilities: it takes exp(score), which is always positive, and divides by the sum over the
-    row. (The scores are also called logits.)
+    freely, whereas probabilities must be positive and sum to 1. Softmax turns a row of scores into
+    such probabilities: it takes exp(score), which is always positive, and divides by the sum over
+    the row. (The scores are also called logits.)
 
     nn.Module, PyTorch's class for models, finds all parameters in what we assign to self. Calling a
     model like a function, model(x, y), runs its forward(x, y).
@@ -178,13 +178,13 @@ class BigramLanguageModel(nn.Module):
             return logits, None
         return logits, F.cross_entropy(logits.flatten(0, 1), targets.flatten())
 
-    @torch.no_grad()  # nothing is learned in here, so no slopes are needed (see below)
+    @torch.no_grad()  # nothing is learned here, so no slopes are needed (see below)
     def generate(self, idx, max_new_tokens):
         """Continue the pieces: idx (B, T) -> (B, T + max_new_tokens)."""
         for _ in range(max_new_tokens):
             logits, _ = self(idx[:, -1:])  # forward(), with the last character of each piece
             probs = F.softmax(logits[:, -1], dim=-1)  # (B, vocab_size)
-            # Draw one by its probability. (Always taking the likeliest would soon go in circles.)
+            # Draw one by these odds. (Always taking the likeliest would soon go in circles.)
             idx_next = torch.multinomial(probs, num_samples=1)  # (B, 1)
             idx = torch.cat((idx, idx_next), dim=1)  # (B, T + 1)
         return idx
@@ -193,45 +193,45 @@ class BigramLanguageModel(nn.Module):
 # ----------------------------------------------
 # How does a model learn?
 #
-# To lower the loss, which way should each parameter p move? We need its slope: how fast the loss
-# changes as p changes and all other parameters stay fixed. If the slope is 2, then raising p by
+# To lower the loss, which way should each parameter p move? We need its slope (a derivative): how
+# fast the loss changes as p changes and nothing else does. If the slope is 2, then raising p by
 # 0.001 raises the loss by about 0.002, so p should be lowered. loss.backward() computes the slopes
 # of all parameters, which together are called the gradient, and leaves each in p.grad.
 #
-# It uses the chain rule, backward from the loss, and so finds the slopes of all numbers on the way,
-# too. For example, let a = 3, b = 2, and c = 5. (Read the column on the right upward.)
+# It applies the chain rule backward from the loss, and so also finds the slopes of all intermediate
+# results. For example, let a = 3, b = 2, and c = 5. (Read the right column from the bottom up.)
 #
 #     u = a * b - c = 1        slope of a = slope of u * b = 4
 #                              slope of b = slope of u * a = 6
 #     loss = u**2   = 1        slope of u = 2 * u          = 2
 #
 # (Indeed, a = 3.001 gives a loss of about 1.004.) We could also find the slopes by nudging a, then
-# b, and so on, but that takes one computation of the loss per parameter. Going backward, whatever
-# they share, such as the slope of u, is computed only once. So one pass gives all slopes, however
-# many there are: PyTorch has recorded every operation on the way to the loss, goes back through the
+# b, and so on, but that takes one computation of the loss per parameter. Going backward computes
+# what they share, such as the slope of u, only once. So one pass gives all slopes, however many
+# there are: PyTorch has recorded every operation on the way to the loss, goes back through the
 # record, and multiplies by each one's derivative. If a parameter is used several times, as a row of
 # our table is when its character occurs more than once in a batch, its slopes from all these uses
 # are added up (just as the slope of p * p is p + p).
 #
-# For our table, we can even say what comes out. Let s be the scores in the row for one question:
+# For our table, we can even work out the result. Let s be the scores in the row for one question:
 #
 #     loss          = -ln(exp(s[target]) / sum(exp(s))) = ln(sum(exp(s))) - s[target]
 #     slope of s[j] = exp(s[j]) / sum(exp(s)) - (1 if j is the target, otherwise 0)
 #
 # The fraction is the probability of j. So on average over all questions with the same context, the
-# slope is the probability of j minus the share of times that j really came next. Where the model
+# slope is the probability of j minus the share of times that j actually came next. Where the model
 # finds j too likely, the slope is positive, and s[j] should be lowered. The slope is 0 only where
 # the two are equal: at the counted probability.
 #
-# How far should p move? The simplest rule is p = p - learning_rate * slope. The whole text would
-# make each step slow, so we take the slope on a random batch. (Hence the name, stochastic gradient
-# descent, SGD.) Our rate is so large because the loss is a mean over 2,048 questions: if 20 of them
-# are about the same row, its slopes are within 0.01 of 0, and a step moves its scores by at most 1.
-# We lower the rate from step to step, or else the quirks of each batch would keep pushing the
-# parameters around.
+# How far should p move? The simplest rule is p = p - learning_rate * slope. Using the whole text
+# would make each step slow, so we take the slope on a random batch. (Stochastic means random, hence
+# SGD, stochastic gradient descent.) Our rate is so large because the loss is a mean over 2,048
+# questions: if 20 of them use a row, its slopes are at most 0.01 in size, so a step moves its
+# scores by at most 1. We lower the rate from step to step, or else the quirks of each batch would
+# keep pushing the parameters around.
 
 model = BigramLanguageModel().to(device)
-optimizer = torch.optim.SGD(model.parameters())  # applies this rule to every parameter
+optimizer = torch.optim.SGD(model.parameters(), learning_rate)  # applies this rule
 
 print('\nCan we learn to guess as well?\n')
 for step in range(max_iters):
@@ -248,8 +248,8 @@ scores = model.token_embedding.weight.detach().cpu()  # as plain numbers, withou
 learned = F.softmax(scores, dim=-1)  # the table of probabilities that the model has learned
 print(f'Learning gives a loss of {mean_loss(learned, train_counts):.4f}.')
 
-# So learning works: without counting anything, we have come close to the best table, except in the
-# rows of rare characters, which have moved less.
+# So learning works: without counting, we have come close to the best table, except in the rows of
+# rare characters, which have moved less.
 
 # ----------------------------------------------
 # What has it learned?
@@ -276,4 +276,4 @@ for name, table in models.items():
 
 # The learned bigram is almost as good as the counted one, even on text that neither has seen. But a
 # loss of 2.4 is like having to pick among exp(2.4) = 11 equally likely characters. With one
-# character of context, little less is possible. gpt.py uses up to 64, and gets to 1.5.
+# character of context, not much less is possible. gpt.py uses up to 64, and gets to 1.5.

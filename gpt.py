@@ -2,18 +2,17 @@
 
     python gpt.py
 
-This trains a model on the plays in input.txt, for a few minutes on two CPU cores, and prints a
-sample. Watch the loss fall from 4.3 (a random model, worse than pure guessing) to about 1.5, as
+This trains a model on the plays in input.txt, for two or three minutes on two CPU cores, and prints
+a sample. Watch the loss fall from 4.3 (a random model, worse than pure guessing) to about 1.5, as
 noise turns into dialogue.
 
 Start with bigram.py, which explains how a model learns, and the basics of PyTorch. (It ends with a
 loss of 2.4.) Then read this file from top to bottom.
 
 GPT stands for generative pre-trained transformer (Radford et al., 2018): it generates text, and can
-be trained further for other tasks, such as answering questions. A transformer is a model in which
-each character gathers information from those before it, by a layer called attention. (Layers are
-simple functions, most of them with parameters.) We follow Andrej Karpathy's lecture "Let's build
-GPT".
+be trained further for other tasks, such as answering questions. Here, as in every transformer,
+characters gather information from one another, by layers called attention. (Layers are simple
+functions, most of them with parameters.) We follow Andrej Karpathy's lecture "Let's build GPT".
 """
 
 import math
@@ -30,7 +29,7 @@ from tqdm import tqdm
 # ----------------------------------------------
 # Hyperparameters
 #
-# These are the settings we choose. Skim them for now. Most are explained where they are used.
+# Just skim this list. Most settings are explained where they are used.
 
 # the model
 block_size = 64  # the longest context, in characters
@@ -40,12 +39,12 @@ n_layer = 2  # blocks, one after the other
 dropout = 0.0  # share of numbers zeroed at random in training (useful for larger models)
 
 # training
-max_iters = 3200  # training steps (together, they read the training text about six times)
+max_iters = 3200  # training steps (enough to read the training text about six times)
 batch_size = 32  # pieces of text per step
 learning_rate = 4e-3  # roughly the most that a parameter moves in one step
 warmup_iters = 100  # steps over which the learning rate ramps up
 weight_decay = 0.2  # how strongly parameters are pulled toward zero
-grad_clip = 1.0  # the longest gradient allowed, see learn()
+grad_clip = 1.0  # the longest gradient allowed (see learn)
 eval_interval = 500  # steps between evaluations
 eval_size = 130_000  # how many characters of each part of the text an evaluation reads
 seed = 1337  # the same seed repeats the same random choices
@@ -53,7 +52,7 @@ seed = 1337  # the same seed repeats the same random choices
 # the sample
 prompt = ''  # how it begins
 max_new_tokens = 500  # how much to write (a token is a unit of text, here a character)
-temperature = 0.8  # below 1, likely characters become likelier, above 1, less so
+temperature = 0.8  # below 1, likely characters become likelier; above 1, less so
 
 # files, next to this one
 text_path = 'input.txt'  # the text to learn from
@@ -141,10 +140,10 @@ def get_batch(part):
 #     idx       (B, T)               the text, as numbers
 #      |    token_embedding_table, position_embedding_table
 #      x        (B, T, C)            a vector for each character
-#      |    n_layer blocks, each    x = x + attention
-#      |                            x = x + feed-forward
+#      |    n_layer blocks, each    x = x + attention(norm(x))
+#      |                            x = x + feed-forward(norm(x))
 #      x        (B, T, C)            the vectors, with all that has been added
-#      |    a last layer, lm_head
+#      |    a last norm, and lm_head
 #     logits    (B, T, vocab_size)   a score for every possible next character
 
 
@@ -159,7 +158,7 @@ class Head(nn.Module):
     that tells each character what kind of character came before it. In "cat", the t comes third, so
     its query asks for the second: (0, 6, 0). A key says at which position its character is, and a
     value says whether it is a vowel, a consonant, or a space. How well query and key match is their
-    dot product: multiply number by number, and add up. (The 6 makes it a clear match.)
+    dot product: multiply number by number and add up. (The 6 makes it a clear match.)
 
              key         query . key   / sqrt(3)   softmax   value
         c   (1, 0, 0)         0            0         0.03    (0, 1, 0)
@@ -178,7 +177,7 @@ class Head(nn.Module):
     def __init__(self, head_size):
         super().__init__()
         # nn.Linear(n, m) multiplies each vector by a matrix of parameters, so that n numbers become
-        # m. Then it adds m more parameters, the bias, unless told not to (here, by custom).
+        # m. Then it adds m more parameters, the bias, unless told not to (by convention).
         self.query = nn.Linear(n_embd, head_size, bias=False)
         self.key = nn.Linear(n_embd, head_size, bias=False)
         self.value = nn.Linear(n_embd, head_size, bias=False)
@@ -190,12 +189,11 @@ class Head(nn.Module):
         k = self.key(x)  # (B, T, head_size)
         v = self.value(x)  # (B, T, head_size)
 
-        # The dot products of all queries with all keys. With random signs, a sum of n products is
-        # typically only sqrt(n) times as large as one, since in (a + b)**2 = a**2 + b**2 + 2*a*b,
-        # the last term averages out. So we divide by sqrt(head_size), or else the scores would grow
-        # with the head. If they are very large, softmax, below, gives nearly all the weight to one
-        # character. Then changing a score a little hardly matters, the slopes are close to 0, and
-        # little is learned.
+        # The dot products of all queries with all keys. If signs are random, the 2*a*b in (a +
+        # b)**2 averages out, so a sum of n products is typically only sqrt(n) times as large as one
+        # of them. We divide by sqrt(head_size), or else the scores would grow with it. If they
+        # differ widely, softmax, below, gives nearly all the weight to one character. Then changing
+        # a score a little hardly matters: its slope is close to 0, and little is learned.
         scores = q @ k.transpose(-2, -1) / math.sqrt(k.shape[-1])  # (B, T, T): a row for each query
 
         # No looking ahead, because the later characters are the answers. So each position answers
@@ -208,9 +206,9 @@ class Head(nn.Module):
         weights = F.softmax(scores, dim=-1)  # (B, T, T)
 
         # In training only, dropout sets some numbers to 0 at random and scales the others up, so
-        # that sums keep their size on average (Srivastava et al., 2014). A passage learned by heart
-        # needs an exact combination of many numbers, which is now broken up. What helps in many
-        # places is practiced with many different gaps, and survives.
+        # that sums keep their size on average (Srivastava et al., 2014). What relies on an exact
+        # combination of numbers, such as a memorized passage, keeps breaking. What works without
+        # any one of them survives.
         weights = self.dropout(weights)
 
         # Each character gets a weighted average of the values.
@@ -230,7 +228,7 @@ class MultiHeadAttention(nn.Module):
 
     def __init__(self, num_heads, head_size):
         super().__init__()
-        # (In a plain list, the optimizer would not find the parameters of the heads.)
+        # (nn.Module does not look for parameters in a plain list.)
         self.heads = nn.ModuleList([Head(head_size) for _ in range(num_heads)])
         # So far, each number comes from one head. This layer combines what the heads found.
         self.proj = nn.Linear(num_heads * head_size, n_embd)
@@ -244,12 +242,11 @@ class MultiHeadAttention(nn.Module):
 class FeedForward(nn.Module):
     """Each vector is transformed on its own: (B, T, C) -> (B, T, C).
 
-    Whatever its weights are, attention only averages values: it can bring two findings together,
-    but draw no conclusion from them. Suppose that a vector holds a number h, which is 1 if the
-    character is an "h" and 0 if not, and a number t, which is 1 if the one before is a "t". The
-    first layer and ReLU can compute max(0, h + t - 1), which is 1 if both are true and 0 otherwise:
-    it detects "th". The second layer turns what was detected into new information, such as "expect
-    an e".
+    Given its weights, attention only averages values: it brings findings together, but computes
+    nothing new from them. Suppose that a vector holds a number h, which is 1 if the character is an
+    "h" and 0 if not, and a number t, which is 1 if the one before is a "t". The first layer and
+    ReLU can compute max(0, h + t - 1), which is 1 if both are 1 and 0 otherwise: it detects "th".
+    The second layer turns what was detected into new information, such as "expect an e".
     """
 
     def __init__(self, n_embd):
@@ -257,7 +254,7 @@ class FeedForward(nn.Module):
         # nn.Sequential runs these one after the other. ReLU is max(0, x). Without it, two nn.Linear
         # in a row could do no more than one, since a product of two matrices is a matrix.
         self.net = nn.Sequential(
-            nn.Linear(n_embd, 4 * n_embd),  # 4 by custom
+            nn.Linear(n_embd, 4 * n_embd),  # 4 by convention
             nn.ReLU(),
             nn.Linear(4 * n_embd, n_embd),
             nn.Dropout(dropout),
@@ -271,23 +268,24 @@ class Block(nn.Module):
     """Attention, then feed-forward: (B, T, C) -> (B, T, C).
 
     Each half adds its result to x instead of replacing x (a residual connection; He et al., 2015).
-    So what has been found once stays in x, and the later blocks need not pass it on. Adding also
-    helps the slopes, which the chain rule multiplies by the derivative of every step on the way
-    back. If x is a single number, the derivative of x + f(x) is 1 + f'(x). The 1 lets the slope
-    through, however small f' is. Without it, ten steps with f' = 0.1 would leave only a
-    ten-billionth of it.
+    So whatever has been found stays in x unless a later half removes it. Adding also helps the
+    slopes, which the chain rule multiplies by the derivative of every layer on the way back. If x
+    is a single number, the derivative of x + f(x) is 1 + f'(x). The 1 lets the slope through,
+    however small f' is. Without it, ten layers with f' = 0.1 would leave only a ten-billionth of
+    it.
 
-    But as more and more is added to x, its numbers grow, and that affects whatever reads x. For
-    example, if x doubles, so do queries and keys, and the scores become four times as large, with
-    the effect that Head describes. So each half, and also the last layer, reads x through a layer
-    norm (Ba et al., 2016). It subtracts the mean of each vector and divides by its standard
-    deviation. (Then each channel gets a learned scale and shift, in case another size is better.)
+    But what is added changes the size of x, from block to block and in the course of training, and
+    that affects whatever reads x. For example, if x doubles, so do queries and keys, and the scores
+    become four times as large, with the effect that Head describes. So each half, and also the last
+    layer, reads x through a layer norm (Ba et al., 2016). It subtracts the mean of each vector and
+    divides by its standard deviation. (Then each channel gets a learned scale and shift, in case
+    another size is better.)
     """
 
     def __init__(self, n_embd, n_head):
         super().__init__()
         self.ln1 = nn.LayerNorm(n_embd)
-        self.sa = MultiHeadAttention(n_head, n_embd // n_head)  # self-attention: within one piece
+        self.sa = MultiHeadAttention(n_head, n_embd // n_head)  # self: a text attends to itself
         self.ln2 = nn.LayerNorm(n_embd)
         self.ffwd = FeedForward(n_embd)
 
@@ -304,10 +302,10 @@ class GPTLanguageModel(nn.Module):
         super().__init__()
         # Attention takes averages, and an average does not depend on the order of its terms. In the
         # first block, the t of "cat" would gather exactly what the t of "act" gathers. (Later ones
-        # get a hint, by the mask: the a has seen the c, or not.) So we give each position a vector,
-        # too, and add it to the vector of the character. Adding need not lose anything: training
-        # can keep, say, half of the numbers for the character and half for the position. Then a key
-        # can encode a position, as in Head, and a query can ask for it.
+        # get a hint from the mask: the a has seen the c, or not.) So we give each position a
+        # vector, too, and add it to the vector of the character. Adding need not lose anything:
+        # training can keep, say, half of the numbers for the character and half for the position.
+        # Then a key can encode a position, as in Head, and a query can ask for it.
         self.token_embedding_table = nn.Embedding(vocab_size, n_embd)
         self.position_embedding_table = nn.Embedding(block_size, n_embd)
 
@@ -324,7 +322,7 @@ class GPTLanguageModel(nn.Module):
     def init_weights(self, module):
         """Random matrices, because what starts out alike gets the same slopes and stays alike.
 
-        (The sqrt keeps sums at the same size for every n_embd. The 0.5 was found by trial.)
+        (The sqrt keeps a layer's sums at one size for every n_embd. The 0.5 was found by trial.)
         """
         if isinstance(module, (nn.Linear, nn.Embedding)):
             nn.init.normal_(module.weight, std=0.5 / math.sqrt(n_embd))
@@ -355,7 +353,7 @@ class GPTLanguageModel(nn.Module):
             logits, _ = self(idx[:, -block_size:])  # it sees at most block_size characters
             logits = logits[:, -1]  # (B, vocab_size): what may come after the last one?
 
-            # Draw one by its probability. A temperature below 1 widens the gaps between the logits.
+            # Draw one by these odds. A temperature below 1 widens the gaps between the logits.
             probs = F.softmax(logits / temperature, dim=-1)  # (B, vocab_size)
             idx_next = torch.multinomial(probs, num_samples=1, generator=generator)  # (B, 1)
             idx = torch.cat((idx, idx_next), dim=1)  # (B, T + 1)
@@ -367,7 +365,7 @@ def sample(model, length):
     model.eval()  # turns dropout off
     start = encode_string(prompt) or [0]  # no prompt: character 0, the line break in most texts
     idx = torch.tensor([start], device=device)
-    # The same random numbers for every sample, so that they differ only because of training.
+    # The same random numbers every time, so that samples differ only because of training.
     generator = torch.Generator(device).manual_seed(seed)
     idx = model.generate(idx, length, temperature, generator)
     return decode_list(idx[0, len(start) :].tolist())
@@ -379,7 +377,7 @@ def sample(model, length):
 # Show the model some text, measure the loss, and move every parameter to lower it, again and again.
 #
 # In bigram.py, a parameter moves in proportion to its slope, so the rows of rare characters hardly
-# move. Here, too, some slopes are a hundred times as steep as others. So we use AdamW (Loshchilov &
+# move. Here, too, some slopes are a hundred times as large as others. So we use AdamW (Loshchilov &
 # Hutter, 2019), which is Adam (Kingma & Ba, 2015) with weight decay, the W. Each parameter p has a
 # mean and a square of its own. If g is its slope in this step:
 #
@@ -392,18 +390,18 @@ def sample(model, length):
 # keeps us from dividing by 0.) If g is always 2, the mean becomes 2 and the square 4, so p moves by
 # learning_rate in each step. If g is always 0.002, p moves just as far. But if g alternates between
 # 2 and -2, the mean swings between 0.1 and -0.1 (0.9 * -0.1 + 0.1 * 2 is about 0.1), and p moves
-# only about a twentieth as far, back and forth. So p goes far only where many batches agree.
+# only about a twentieth as far, back and forth. So p goes far only if many batches agree.
 #
 # The third line, weight decay, pulls every parameter a little toward 0. (Parameters are also called
-# weights.) One that most batches push away from 0 stays large. What only a few have caused is
-# likely a quirk of theirs, and slowly fades, which often helps on unseen text.
+# weights.) One that most batches push away from 0 stays large. A push from only a few, likely a
+# quirk of theirs, slowly fades, which often helps on unseen text.
 
 
 def learning_rate_at(step):
     """The rate falls to 0 step by step, so that the parameters settle down.
 
-    But it ramps up first: in step 0, mean / sqrt(square) is 1 or -1 for every parameter, on the
-    evidence of a single batch.
+    But it ramps up first: at step 0, mean / sqrt(square) is 1 or -1 for nearly every parameter, so
+    at the full rate, all would leap on the evidence of one batch.
     """
     warmup = min(1.0, (step + 1) / (warmup_iters + 1))
     decay = 1 - step / max_iters
@@ -421,8 +419,8 @@ def learn(model, optimizer, step):
     loss.backward()
     # The gradient is one long vector, with the slopes of all parameters. If its length (the square
     # root of the sum of squares) exceeds grad_clip, as it does in a fifth of the first hundred
-    # steps, all of it is scaled down. Without this, a very steep slope would swell `square` in
-    # AdamW, and p would move little for the next hundred steps.
+    # steps, it is scaled down to that length. Without this, a very large slope would swell `square`
+    # in AdamW, and p would move little for the next hundred steps.
     nn.utils.clip_grad_norm_(model.parameters(), grad_clip)
     optimizer.step()  # move every parameter
 
@@ -431,9 +429,9 @@ def learn(model, optimizer, step):
 def mean_loss(model, part):
     """The mean loss on a part of the text, cut into pieces of block_size characters.
 
-    (If the part is longer than eval_size, only every second piece counts, or every third, ...) If
-    the loss keeps falling on the training text but rises on the validation text, the model is
-    overfitting: it memorizes the training text.
+    So it covers contexts of 1 to block_size. (If the part is longer than eval_size, only every
+    second piece counts, or every third, ...) If the loss keeps falling on the training text but
+    rises on the validation text, the model is overfitting: it learns quirks of the training text.
     """
     model.eval()  # turns dropout off
     length = (len(part) - 1) // block_size * block_size
@@ -456,7 +454,7 @@ def train():
         model.parameters(), betas=(0.9, 0.99), weight_decay=weight_decay, fused=True
     )
     start = load_run(model, optimizer) if resume else 0  # steps already taken
-    network = Copy(model) if world_size > 1 else model  # see Running
+    network = Parallel(model) if world_size > 1 else model  # see Running
     assert start <= max_iters, f'{checkpoint_path} is at step {start}, beyond {max_iters=}'
     assert os.access(checkpoint.parent, os.W_OK), f'cannot write into {checkpoint.parent}'
     count = sum(p.numel() for p in model.parameters())
@@ -492,8 +490,8 @@ def train():
 #
 # What does it take to continue a run as if it had never stopped? The parameters, of course. But the
 # next step also depends on the optimizer's averages, on the number of the step (which sets the
-# learning rate), and on the random numbers (which choose the batch). At each evaluation, all that
-# is saved in one file, a checkpoint. (Except the random numbers of a GPU, for dropout.)
+# learning rate), and on the random generator (which picks the batch). Each evaluation after the
+# first saves this in one file, a checkpoint. (But not a GPU's generator, for dropout.)
 
 checkpoint = folder / checkpoint_path
 assert checkpoint.suffix == '.pt', f'{checkpoint_path=} must end in .pt'
@@ -524,7 +522,7 @@ def save(model, optimizer, step, first_save):
 
 def load(model):
     """Load the saved parameters into the model. Return all that was saved."""
-    state = torch.load(checkpoint, map_location='cpu', weights_only=True)  # cannot run code
+    state = torch.load(checkpoint, map_location='cpu', weights_only=True)  # runs no code from it
     for name, value in config.items():
         saved = state.get('config', {}).get(name)
         assert saved == value, f'{checkpoint_path} was made with {name} = {saved!r}'
@@ -552,8 +550,8 @@ def load_model():
 # ----------------------------------------------
 # Running
 #
-# Where the hardware can compute with 16-bit numbers, autocast uses them for those operations in
-# which that rarely does harm. (Before PyTorch 2.11, we cannot ask a CPU, so it will not.)
+# Where the hardware is fast at 16-bit numbers, autocast uses them for those operations in which
+# that rarely does harm. (Before PyTorch 2.11, we cannot ask a CPU, so it gets 32 bits.)
 
 if 'cuda' in device:
     fast = torch.cuda.is_bf16_supported(including_emulation=False)
@@ -562,22 +560,22 @@ else:
 autocast = torch.autocast(torch.device(device).type, torch.bfloat16, enabled=bfloat16 and fast)
 
 # The rest is for machines with several GPUs. torchrun --nproc-per-node=4 gpt.py starts this program
-# four times. Each of these processes has a number, its rank, and a copy of the model. All draw the
-# same batches, by the same seed, but each works on an equal share of the pieces. The processes
+# four times. Each of these processes has a number (its rank) and a copy of the model. All draw the
+# same batches, from the same seed, but each works on an equal share of the pieces. The processes
 # average their gradients before the parameters move, so that all copies stay the same.
 
 rank = int(os.environ.get('RANK', 0))
 world_size = int(os.environ.get('WORLD_SIZE', 1))  # how many processes
 
 
-class Copy(nn.parallel.DistributedDataParallel):  # PyTorch's, which averages the gradients
+class Parallel(nn.parallel.DistributedDataParallel):  # PyTorch's, which averages the gradients
     def forward(self, x, y):
         return super().forward(x[rank::world_size], y[rank::world_size])
 
 
 if __name__ == '__main__':  # not when it is imported
     if sys.argv[1:]:
-        sys.exit('gpt.py takes no arguments. Edit the numbers at its top.')
+        sys.exit('gpt.py takes no arguments. Edit the settings at its top.')
     if world_size > 1:
         assert batch_size % world_size == 0, f'{batch_size=} cannot be shared by {world_size}'
         if 'cuda' in device:
@@ -592,7 +590,8 @@ if __name__ == '__main__':  # not when it is imported
         model = train()
         print(f'\n{prompt}{sample(model, max_new_tokens)}')
     except KeyboardInterrupt:
-        sys.exit('\nStopped. The last step shown, unless it is 0, is saved: set resume = True.')
+        print('\nStopped. Unless it is 0, the last step above is saved: set resume = True.')
+        sys.exit(1)
     if world_size > 1:
         torch.distributed.destroy_process_group()
 

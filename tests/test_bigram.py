@@ -122,14 +122,6 @@ def test_a_text_that_will_not_do_gets_a_clear_last_line(tmp_path, text, words):
     assert done.stdout == ''
 
 
-def test_pairs_are_counted(full_run):
-    """By Counter, over the characters themselves."""
-    chars, counts = full_run[0].chars, full_run[0].train_counts.tolist()
-    found = {(chars[i], chars[j]): counts[i][j] for i in range(65) for j in range(65)}
-    expected = Counter(pairwise(helpers.INPUT[: int(0.9 * len(helpers.INPUT))]))
-    assert {pair: count for pair, count in found.items() if count} == expected
-
-
 def test_cross_entropy_is_the_mean_loss_of_the_models_probabilities(full_run):
     bigram, part = full_run[0], full_run[0].val_data[:2001]
     logits, loss = bigram.model(part[None, :-1], part[None, 1:])

@@ -8,7 +8,6 @@ import torch
 
 import helpers
 
-WINDOWS = b'\xef\xbb\xbf' + helpers.TEXT.replace('\n', '\r\n').encode()  # a BOM, and its line ends
 ALPHABETS = {
     'one character': 'a' * 200,
     'Latin, Greek, emoji': ''.join(map(chr, [*range(32, 127), *range(945, 970), 0x1F600])) * 3,
@@ -37,11 +36,6 @@ def test_encode_and_decode_go_there_and_back(tiny, name):
     chars = sorted(set(text))
     assert [chars[code] for code in codes] == list(text) and gpt.vocab_size == len(chars)
     assert gpt.encode_string('') == [] and gpt.decode_list([]) == ''
-
-
-def test_windows_line_ends_and_a_bom_change_nothing(tiny):
-    """A byte-order mark as a 66th character: RWKV-LM 119."""
-    assert tiny(text=WINDOWS).text == helpers.TEXT
 
 
 @pytest.fixture(scope='module')

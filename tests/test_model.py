@@ -119,28 +119,10 @@ def test_the_model_is_the_formulas_in_numpy(gpt, model, length):
     assert torch.equal(without, logits) and no_loss is None
 
 
-def test_each_position_answers_as_if_the_piece_ended_there(gpt, model):
-    """Nothing is seen of what comes later."""
-    idx = tokens(gpt, 2, 16)
-    whole = model(idx)[0]
-    for t in range(16):
-        assert_close(model(idx[:, : t + 1])[0], whole[:, : t + 1])
-
-
-def test_targets_may_be_cut_from_a_larger_tensor(gpt, model):
-    pieces = gpt.data[:34].view(2, 17)
-    assert model(pieces[:, :-1], pieces[:, 1:])[1].isfinite()
-
-
 def test_a_longer_text_than_the_context_is_refused(gpt, model):
     """rkfg/gpt-2 10"""
     with pytest.raises(AssertionError, match='17 characters are more than block_size=16'):
         model(tokens(gpt, 1, 17))
-
-
-def test_positions_are_made_where_the_text_is(gpt, model, monkeypatch):
-    monkeypatch.setattr(gpt, 'device', 'no such device')
-    assert model(tokens(gpt, 1, 5))[0].isfinite().all()
 
 
 def test_initial_parameters(gpt):
@@ -154,20 +136,6 @@ def test_initial_parameters(gpt):
             assert module.weight.std().item() == pytest.approx(0.5 / math.sqrt(32), rel=0.15)
     losses = [model(*gpt.get_batch(gpt.train_data))[1].item() for _ in range(5)]
     assert np.mean(losses) == pytest.approx(math.log(65), abs=0.25)
-
-
-def test_it_can_memorize_one_batch(gpt):
-    torch.manual_seed(0)
-    model = gpt.GPTLanguageModel()
-    x, y = tokens(gpt, 8, 16), tokens(gpt, 8, 16, seed=1)
-    x[:, 0] = torch.arange(8)  # no two pieces begin alike, so each target can be known
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
-    for _ in range(150):
-        optimizer.zero_grad()
-        loss = model(x, y)[1]
-        loss.backward()
-        optimizer.step()
-    assert loss.item() < 0.05
 
 
 # ----------------------------------------------------------
@@ -214,15 +182,16 @@ def test_multi_head_attention_and_feed_forward_drop_what_they_return(dropping):
 def test_generate_continues_the_text_also_past_block_size(gpt, model, length):
     """The same generator, the same text. Torch's own random state stays as it is."""
 
-    def generate(seed, count=30):
-        return model.generate(idx, count, generator=torch.Generator().manual_seed(seed))
+    def generate(seed):
+        return model.generate(idx, 30, generator=torch.Generator().manual_seed(seed))
 
-    idx, before = tokens(gpt, 3, length), torch.get_rng_state()
+    idx, before, seen = tokens(gpt, 3, length), torch.get_rng_state(), set()
+    hook = model.register_forward_hook(lambda _, __, output: seen.add(output[0].requires_grad))
     out = generate(1)
+    hook.remove()
     assert out.shape == (3, length + 30) and torch.equal(out[:, :length], idx)
     assert torch.equal(out, generate(1)) and not torch.equal(out, generate(2))
-    assert torch.equal(torch.get_rng_state(), before)
-    assert torch.equal(generate(1, 0), idx)
+    assert torch.equal(torch.get_rng_state(), before) and seen == {False}  # no gradients
 
 
 @pytest.mark.parametrize('temperature', [1.0, 0.5, 2.0])
@@ -232,13 +201,6 @@ def test_characters_come_as_often_as_they_should(gpt, model, temperature):
     shares = np.bincount(out[:, -1].numpy(), minlength=gpt.vocab_size) / 20_000
     probs = softmax(forward(model, idx[0].numpy(), gpt.n_head)[-1] / temperature)
     assert np.abs(shares - probs).max() < 5 * 0.5 / math.sqrt(20_000)
-
-
-def test_generate_computes_no_gradients(gpt):
-    model, seen = gpt.GPTLanguageModel(), []
-    model.register_forward_hook(lambda module, _, output: seen.append(output[0].requires_grad))
-    model.generate(tokens(gpt, 1, 3), 2)
-    assert seen == [False, False]
 
 
 def test_sample_is_the_same_every_time_without_dropout(dropping, monkeypatch):
