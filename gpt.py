@@ -6,8 +6,8 @@ This trains a model on the plays in input.txt, for two or three minutes on two C
 a sample. Watch the loss fall from 4.3 (a random model, worse than pure guessing) to about 1.5, as
 noise turns into dialogue.
 
-Start with bigram.py, which explains how a model learns, and the basics of PyTorch. (It ends with a
-loss of 2.4.) Then read this file from top to bottom.
+Start with bigram.py, which explains how a model learns, and the basics of PyTorch. Then read this
+file from top to bottom.
 
 GPT stands for generative pre-trained transformer (Radford et al., 2018): it generates text, and can
 be trained further for other tasks, such as answering questions. Here, as in every transformer,
@@ -29,7 +29,7 @@ from tqdm import tqdm
 # ----------------------------------------------
 # Hyperparameters
 #
-# Just skim this list. Most settings are explained where they are used.
+# Skim this list. Most settings are explained where they are used.
 
 # the model
 block_size = 64  # the longest context, in characters
@@ -63,7 +63,8 @@ resume = False  # True: continue the saved run instead of starting a new one
 device = 'cuda' if torch.cuda.is_available() else 'cpu'  # a GPU, if there is one
 bfloat16 = True  # 16-bit numbers, where the hardware has them: faster, but less precise
 
-# A recent GPU can train a model 25 times this size in minutes. Uncomment these lines to try it.
+# For a GPU: a model 25 times this size. (On an H100, it reaches 1.47 on Tiny Shakespeare in about
+# 200 seconds.) Uncomment these lines to try it.
 # block_size, n_embd, n_head, n_layer, dropout = 256, 384, 6, 6, 0.2
 # batch_size, max_iters, learning_rate, weight_decay = 64, 2500, 1e-3, 0.1
 
@@ -271,8 +272,7 @@ class Block(nn.Module):
     So whatever has been found stays in x unless a later half removes it. Adding also helps the
     slopes, which the chain rule multiplies by the derivative of every layer on the way back. If x
     is a single number, the derivative of x + f(x) is 1 + f'(x). The 1 lets the slope through,
-    however small f' is. Without it, ten layers with f' = 0.1 would leave only a ten-billionth of
-    it.
+    however small f' is. Without it, ten layers with f' = 0.1 would leave a ten-billionth.
 
     But what is added changes the size of x, from block to block and in the course of training, and
     that affects whatever reads x. For example, if x doubles, so do queries and keys, and the scores
