@@ -17,7 +17,7 @@ from torch.nn import functional as F  # functions such as softmax, also explaine
 # ----------------------------------------------
 # Hyperparameters
 #
-# These are the settings. (The numbers that a model learns are its parameters.) Just skim the list.
+# These are the settings. (What a model learns are its parameters.) Just skim the list.
 
 block_size = 64  # characters in a piece of text
 batch_size = 32  # pieces of text per training step (together, they are a batch)
@@ -26,7 +26,7 @@ learning_rate = 100  # how far a step moves a parameter, per unit of slope (see 
 max_new_tokens = 300  # how much to write (a token is a unit of text, here a character)
 seed = 1337  # the same seed repeats the same random choices
 text_path = 'input.txt'  # the text to learn from
-device = 'cuda' if torch.cuda.is_available() else 'cpu'  # a GPU, if there is one
+device = 'cuda' if torch.cuda.is_available() else 'cpu'  # a CUDA GPU, if there is one
 
 torch.manual_seed(seed)
 if hasattr(sys.stdout, 'reconfigure'):  # in files and pipes: UTF-8, line by line
@@ -82,9 +82,9 @@ for t in range(1, 9):
 # ----------------------------------------------
 # The model, by counting
 #
-# A bigram is a pair of neighboring characters. The bigram model looks at only the last character of
-# the context. Count how often each pair of neighbors occurs, and divide by the count of its first
-# character. We take that as the probability of the next character:
+# A bigram is a pair of neighboring characters. The bigram model looks only at the last character of
+# the context. Count how often each pair occurs, and divide by the count of its first character. The
+# result is our probability of the next character:
 #
 #     P(next | this) = count(this, next) / count(this, any)
 
@@ -98,13 +98,13 @@ def count_pairs(part):
 def mean_loss(probs, counts):
     """How badly does a table of probabilities predict the pairs that were counted?
 
-    The better the model, the higher the probability it gives to the real text. That is the product
-    of the probabilities of its characters, each given the one before it, and far too small for a
-    float. So we take logarithms, and the product becomes a sum. Logarithms of probabilities are
-    never positive, and we want a number that is small for a good model, so the loss is the mean of
-    -ln(probability) over all characters. It is 0 for a model that is always certain and right,
-    -ln(1/65) = 4.17 for one that considers all 65 characters equally likely, and infinite for one
-    that gives a probability of 0 to what actually comes next, even once.
+    The better the model, the higher the probability it gives to the real text, which is the product
+    of the probabilities of its characters, each given the one before it. This product is far too
+    small for a float, so we take logarithms, which turn it into a sum. They are never positive, and
+    we want a number that is small for a good model, so the loss is the mean of -ln(probability). It
+    is 0 for a model that is always certain and right, -ln(1/65) = 4.17 for one that considers all
+    65 characters equally likely, and infinite for one that gives a probability of 0 to what
+    actually comes next, even once.
     """
     seen = counts > 0  # leave out pairs that never occur (0 * ln(0) would be nan)
     return -(counts[seen] * probs[seen].log()).sum().item() / counts.sum().item()
@@ -118,10 +118,10 @@ print('\nHow well can we guess?\n')
 print(f'Counting gives a loss of {mean_loss(counted, train_counts):.4f}.')
 
 # No other table has a lower loss on the text that we counted. Rows do not interact, so take one.
-# Let p be its counted probabilities, leaving out zeros, and q what another table gives to the same
-# characters, at most 1 in total. A share p of the questions costs -ln(q), so its mean loss is
-# -sum(p * ln(q)), and that of the counted row is -sum(p * ln(p)). Since ln(x) is never larger than
-# x - 1, the difference cannot be negative:
+# Let p[j] be its counted probability of character j, leaving out zeros, and q[j] that of another
+# table, at most 1 in total. As j comes next in a share p[j] of the cases, the mean loss of the
+# other row is -sum(p * ln(q)), and that of the counted row is -sum(p * ln(p)). Since ln(x) is never
+# larger than x - 1, the first minus the second cannot be negative:
 #
 #     -sum(p * ln(q / p)) >= -sum(p * (q / p - 1)) = sum(p) - sum(q) >= 0
 
@@ -131,10 +131,10 @@ print(f'Counting gives a loss of {mean_loss(counted, train_counts):.4f}.')
 # There are 65 contexts of one character, but 65**64 contexts of 64. Almost none of those ever
 # occur, so a table with a row for each is hopeless, however we fill it. That is why gpt.py computes
 # its guess by a formula in which all contexts use the same few hundred thousand numbers, its
-# parameters. So what improves the guess in one context also changes it in similar ones, often for
-# the better, even in those that have never occurred. But there is nothing we could count to find
-# the value of such a parameter. It has to be learned: start with random numbers, and improve them
-# step by step. Here, we practice on a table, because we already know the best one.
+# parameters. So improving the guess after "the ca" also changes it after "a ca", often for the
+# better, even if "a ca" has never occurred. But there is nothing we could count to find the value
+# of such a parameter. It has to be learned: start with random numbers, and improve them step by
+# step. Here, we practice on a table, because we already know the best one.
 
 
 def get_batch(part):
@@ -152,9 +152,9 @@ class BigramLanguageModel(nn.Module):
     """A table of parameters: row i holds a score for each character that may follow character i.
 
     Why scores rather than probabilities? A score may be any number, so it can be nudged up and down
-    freely, whereas probabilities must be positive and sum to 1. Softmax turns a row of scores into
-    such probabilities: it takes exp(score), which is always positive, and divides by the sum over
-    the row. (The scores are also called logits.)
+    freely, whereas probabilities must not be negative and must sum to 1. Softmax turns a row of
+    scores into such numbers: it takes exp(score), which is always positive, and divides by the sum
+    over the row. (The scores are also called logits.)
 
     nn.Module, PyTorch's class for models, finds all parameters in what we assign to self. Calling a
     model like a function, model(x, y), runs its forward(x, y).
@@ -184,7 +184,7 @@ class BigramLanguageModel(nn.Module):
         for _ in range(max_new_tokens):
             logits, _ = self(idx[:, -1:])  # forward(), with the last character of each piece
             probs = F.softmax(logits[:, -1], dim=-1)  # (B, vocab_size)
-            # Draw one by these odds. (Always taking the likeliest would soon go in circles.)
+            # Draw one with these probabilities. (Always the likeliest would soon go in circles.)
             idx_next = torch.multinomial(probs, num_samples=1)  # (B, 1)
             idx = torch.cat((idx, idx_next), dim=1)  # (B, T + 1)
         return idx
@@ -194,15 +194,15 @@ class BigramLanguageModel(nn.Module):
 # How does a model learn?
 #
 # To lower the loss, which way should each parameter p move? We need its slope (a derivative): how
-# fast the loss changes as p changes and nothing else does. If the slope is 2, then raising p by
-# 0.001 raises the loss by about 0.002, so p should be lowered. loss.backward() computes the slopes
-# of all parameters, which together are called the gradient, and leaves each in p.grad.
+# fast the loss changes as p changes and the others stay. If the slope is 2, then raising p by 0.001
+# raises the loss by about 0.002, so p should be lowered. loss.backward() computes the slopes of all
+# parameters, which together are called the gradient, and leaves each in p.grad.
 #
 # It applies the chain rule backward from the loss, and so also finds the slopes of all intermediate
 # results. For example, let a = 3, b = 2, and c = 5. (Read the right column from the bottom up.)
 #
-#     u = a * b - c = 1        slope of a = slope of u * b = 4
-#                              slope of b = slope of u * a = 6
+#     u = a * b - c = 1        slope of a = b * slope of u = 4
+#                              slope of b = a * slope of u = 6
 #     loss = u**2   = 1        slope of u = 2 * u          = 2
 #
 # (Indeed, a = 3.001 gives a loss of about 1.004.) We could also find the slopes by nudging a, then
@@ -223,12 +223,12 @@ class BigramLanguageModel(nn.Module):
 # finds j too likely, the slope is positive, and s[j] should be lowered. The slope is 0 only where
 # the two are equal: at the counted probability.
 #
-# How far should p move? The simplest rule is p = p - learning_rate * slope. Using the whole text
-# would make each step slow, so we take the slope on a random batch. (Stochastic means random, hence
-# SGD, stochastic gradient descent.) Our rate is so large because the loss is a mean over 2,048
-# questions: if 20 of them use a row, its slopes are at most 0.01 in size, so a step moves its
-# scores by at most 1. We lower the rate from step to step, or else the quirks of each batch would
-# keep pushing the parameters around.
+# How far should p move? The simplest rule is p = p - learning_rate * slope. In gpt.py, using the
+# whole text would make each step slow, so we take the slope on a random batch. (Stochastic means
+# random, hence SGD, stochastic gradient descent.) Our rate, 100, is unusually large, because the
+# loss is a mean over 2,048 questions: if 20 of them use a row, its slopes are at most 0.01 in size,
+# so a step moves its scores by at most 1. We lower the rate from step to step, or else the quirks
+# of each batch would keep pushing the parameters around.
 
 model = BigramLanguageModel().to(device)
 optimizer = torch.optim.SGD(model.parameters(), learning_rate)  # applies this rule
@@ -237,7 +237,7 @@ print('\nCan we learn to guess as well?\n')
 for step in range(max_iters):
     optimizer.param_groups[0]['lr'] = learning_rate * (1 - step / max_iters)  # all are in group 0
     x, y = get_batch(train_data)
-    logits, loss = model(x, y)  # how wrong is it on this batch?
+    logits, loss = model(x, y)  # how wrong is the model on this batch?
     optimizer.zero_grad()  # forget the last gradient, or the new one would be added to it
     loss.backward()  # compute the new one
     optimizer.step()  # move every parameter

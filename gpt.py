@@ -2,17 +2,17 @@
 
     python gpt.py
 
-This trains a model on the plays in input.txt, for two or three minutes on two CPU cores, and prints
-a sample. Watch the loss fall from 4.3 (a random model, worse than pure guessing) to about 1.5, as
+This trains a model on the plays in input.txt (two or three minutes on two CPU cores) and prints a
+sample. Watch the loss fall from 4.3 (a random model, worse than pure guessing) to about 1.5, as
 noise turns into dialogue.
 
 Start with bigram.py, which explains how a model learns, and the basics of PyTorch. Then read this
 file from top to bottom.
 
-GPT stands for generative pre-trained transformer (Radford et al., 2018): it generates text, and can
-be trained further for other tasks, such as answering questions. Here, as in every transformer,
-characters gather information from one another, by layers called attention. (Layers are simple
-functions, most of them with parameters.) We follow Andrej Karpathy's lecture "Let's build GPT".
+GPT stands for generative pre-trained transformer (after Radford et al., 2018): it generates text
+and can be trained further for other tasks, such as answering questions. Transformers have layers
+called attention, by which characters gather information from those before them. (Layers are simple
+functions, most of them with parameters.) We follow Andrej Karpathy's lecture "Let's build GPT."
 """
 
 import math
@@ -39,14 +39,14 @@ n_layer = 2  # blocks, one after the other
 dropout = 0.0  # share of numbers zeroed at random in training (useful for larger models)
 
 # training
-max_iters = 3200  # training steps (enough to read the training text about six times)
+max_iters = 3200  # training steps (in all, about six times the training text)
 batch_size = 32  # pieces of text per step
-learning_rate = 4e-3  # roughly the most that a parameter moves in one step
+learning_rate = 4e-3  # parameters hardly ever move by more in one step
 warmup_iters = 100  # steps over which the learning rate ramps up
 weight_decay = 0.2  # how strongly parameters are pulled toward zero
 grad_clip = 1.0  # the longest gradient allowed (see learn)
 eval_interval = 500  # steps between evaluations
-eval_size = 130_000  # how many characters of each part of the text an evaluation reads
+eval_size = 130_000  # an evaluation reads about this many characters of each part of the text
 seed = 1337  # the same seed repeats the same random choices
 
 # the sample
@@ -60,11 +60,11 @@ checkpoint_path = 'gpt.pt'  # where the run is saved
 resume = False  # True: continue the saved run instead of starting a new one
 
 # the hardware
-device = 'cuda' if torch.cuda.is_available() else 'cpu'  # a GPU, if there is one
+device = 'cuda' if torch.cuda.is_available() else 'cpu'  # a CUDA GPU, if there is one
 bfloat16 = True  # 16-bit numbers, where the hardware has them: faster, but less precise
 
-# For a GPU: a model 25 times this size. (On an H100, it reaches 1.47 on Tiny Shakespeare in about
-# 200 seconds.) Uncomment these lines to try it.
+# For a GPU: a model 25 times this size. (On an H100, it reaches a loss of 1.47 on a million
+# characters of Shakespeare, in about 200 seconds.) Uncomment these lines to try it.
 # block_size, n_embd, n_head, n_layer, dropout = 256, 384, 6, 6, 0.2
 # batch_size, max_iters, learning_rate, weight_decay = 64, 2500, 1e-3, 0.1
 
@@ -124,14 +124,13 @@ def get_batch(part):
 # ----------------------------------------------
 # The model, a transformer
 #
-# Almost every context of 64 characters is new, so the guess has to be computed, with parameters
-# that all contexts share. First, every character becomes a vector: n_embd numbers (an embedding)
-# that say which character it is and where it stands. Then come the blocks. In each of them, every
-# vector gathers information from itself and the vectors before it (attention), and is then
-# transformed on its own (feed-forward). Finally, a layer turns each vector into a score for every
-# possible next character.
+# The guess is computed from the context, with parameters that all contexts share. First, every
+# character becomes a vector: n_embd numbers (an embedding) that say which character it is and where
+# it stands. Then come the blocks. In each of them, every vector gathers information from itself and
+# the vectors before it (attention), and is then transformed on its own (feed-forward). Finally, a
+# layer turns each vector into a score for every possible next character.
 #
-# Nobody decides what all these numbers mean. Training adjusts the parameters to make better
+# Nobody decides what these numbers mean. Training adjusts the parameters to make better
 # predictions, and the meanings are whatever helps.
 #
 # Comments use three letters for the shapes of tensors (arrays). B (batch) is the number of pieces
@@ -154,12 +153,12 @@ class Head(nn.Module):
     (B, T, C) -> (B, T, head_size)
 
     The head multiplies each vector by three matrices of parameters, which gives three new vectors
-    of head_size numbers. The query says what the character is looking for, the key says what others
-    can find it by, and the value is what it passes on. For example, take a head with head_size = 3
-    that tells each character what kind of character came before it. In "cat", the t comes third, so
-    its query asks for the second: (0, 6, 0). A key says at which position its character is, and a
-    value says whether it is a vowel, a consonant, or a space. How well query and key match is their
-    dot product: multiply number by number and add up. (The 6 makes it a clear match.)
+    of head_size numbers. The query says what the character is looking for, the key says what it can
+    be found by, and the value is what it passes on. For example, take a head with head_size = 3
+    that tells each character what kind of character came before it. In "cat", the vector of t says
+    that it stands third, and the query matrix turns this into a search for the second: (0, 6, 0). A
+    key says where its character stands, and a value says whether it is a vowel, a consonant, or a
+    space. How well query and key match is their dot product: multiply number by number and add up.
 
              key         query . key   / sqrt(3)   softmax   value
         c   (1, 0, 0)         0            0         0.03    (0, 1, 0)
@@ -168,7 +167,7 @@ class Head(nn.Module):
 
         result for t: 0.03 * (0, 1, 0) + 0.94 * (1, 0, 0) + 0.03 * (0, 1, 0) = (0.94, 0.06, 0)
 
-    So t is told that a vowel came before it. (forward explains the other two columns.) We use three
+    So t is told that a vowel came before it. (forward explains / sqrt(3) and softmax.) We use three
     matrices, because where t looks is not where it is: with its key as its query, t would find
     itself. And what it is told is not a position, but a kind of character.
 
@@ -190,11 +189,12 @@ class Head(nn.Module):
         k = self.key(x)  # (B, T, head_size)
         v = self.value(x)  # (B, T, head_size)
 
-        # The dot products of all queries with all keys. If signs are random, the 2*a*b in (a +
-        # b)**2 averages out, so a sum of n products is typically only sqrt(n) times as large as one
-        # of them. We divide by sqrt(head_size), or else the scores would grow with it. If they
-        # differ widely, softmax, below, gives nearly all the weight to one character. Then changing
-        # a score a little hardly matters: its slope is close to 0, and little is learned.
+        # The dot products of all queries with all keys, each a sum of n = head_size products. If
+        # signs are random, (a + b)**2 is a**2 + b**2 on average, as the 2*a*b averages out. So the
+        # square of such a sum grows like n, and its size like sqrt(n). We divide by that, so that
+        # the first scores are small in any head. Where scores differ widely, softmax, below, gives
+        # nearly all the weight to one character, and changing a score a little hardly matters: its
+        # slope is close to 0, and little is learned.
         scores = q @ k.transpose(-2, -1) / math.sqrt(k.shape[-1])  # (B, T, T): a row for each query
 
         # No looking ahead, because the later characters are the answers. So each position answers
@@ -207,9 +207,9 @@ class Head(nn.Module):
         weights = F.softmax(scores, dim=-1)  # (B, T, T)
 
         # In training only, dropout sets some numbers to 0 at random and scales the others up, so
-        # that sums keep their size on average (Srivastava et al., 2014). What relies on an exact
-        # combination of numbers, such as a memorized passage, keeps breaking. What works without
-        # any one of them survives.
+        # that sums keep their size on average (Srivastava et al., 2014). A guess that needs an
+        # exact combination of numbers, as for a memorized passage, then often fails. So training
+        # favors guesses that can spare any one of them.
         weights = self.dropout(weights)
 
         # Each character gets a weighted average of the values.
@@ -270,16 +270,16 @@ class Block(nn.Module):
 
     Each half adds its result to x instead of replacing x (a residual connection; He et al., 2015).
     So whatever has been found stays in x unless a later half removes it. Adding also helps the
-    slopes, which the chain rule multiplies by the derivative of every layer on the way back. If x
-    is a single number, the derivative of x + f(x) is 1 + f'(x). The 1 lets the slope through,
-    however small f' is. Without it, ten layers with f' = 0.1 would leave a ten-billionth.
+    slopes: on the way back, the chain rule multiplies them by each layer's derivative. If x is a
+    single number, the derivative of x + f(x) is 1 + f'(x). The 1 lets the slope through, however
+    small f' is. Without it, ten layers with f' = 0.1 would leave a ten-billionth.
 
-    But what is added changes the size of x, from block to block and in the course of training, and
-    that affects whatever reads x. For example, if x doubles, so do queries and keys, and the scores
-    become four times as large, with the effect that Head describes. So each half, and also the last
-    layer, reads x through a layer norm (Ba et al., 2016). It subtracts the mean of each vector and
-    divides by its standard deviation. (Then each channel gets a learned scale and shift, in case
-    another size is better.)
+    But what is added changes the size of x, from block to block and during training, and that
+    affects whatever reads x. For example, if x doubles, so do queries and keys, and the scores
+    become four times as large, and softmax may give nearly all the weight to one character. So each
+    half, and also the last layer, reads x through a layer norm (Ba et al., 2016). It subtracts the
+    mean of each vector and divides by its standard deviation. (Parameters then scale and shift each
+    channel, whatever the size of x was.)
     """
 
     def __init__(self, n_embd, n_head):
@@ -300,20 +300,20 @@ class GPTLanguageModel(nn.Module):
 
     def __init__(self):
         super().__init__()
-        # Attention takes averages, and an average does not depend on the order of its terms. In the
-        # first block, the t of "cat" would gather exactly what the t of "act" gathers. (Later ones
-        # get a hint from the mask: the a has seen the c, or not.) So we give each position a
+        # Attention takes averages, and an average does not depend on the order of its terms. So by
+        # itself, the first block would gather the same for the t of "cat" as for that of "act".
+        # (Later blocks get a hint from the mask: has the a seen the c?) So we give each position a
         # vector, too, and add it to the vector of the character. Adding need not lose anything:
         # training can keep, say, half of the numbers for the character and half for the position.
         # Then a key can encode a position, as in Head, and a query can ask for it.
         self.token_embedding_table = nn.Embedding(vocab_size, n_embd)
         self.position_embedding_table = nn.Embedding(block_size, n_embd)
 
-        # Why several blocks? Suppose that a piece contains the name Wolmer and, later, Wol. In the
-        # first block, the m can gather that "ol" came before it. In the second, its key can say so,
-        # and the query of the last l can ask for that: which character followed an "ol" before? It
-        # finds the m and can predict another one (an induction head; Elhage et al., 2021). In a
-        # single block, the key of the m is made before it has gathered anything.
+        # Why several blocks? Suppose a piece contains "Wolmer" and, later, "Wol". In the first
+        # block, the m can gather that an l came before it. In the second, its key can say so, and
+        # the query of the last l can ask: what followed an l before? So that l finds the m and can
+        # predict an m (an induction head; Elhage et al., 2021). In a single block, the key of the m
+        # is made before it has gathered anything.
         self.blocks = nn.Sequential(*[Block(n_embd, n_head) for _ in range(n_layer)])
         self.ln_f = nn.LayerNorm(n_embd)  # f for final
         self.lm_head = nn.Linear(n_embd, vocab_size)  # lm: language model
@@ -322,7 +322,7 @@ class GPTLanguageModel(nn.Module):
     def init_weights(self, module):
         """Random matrices, because what starts out alike gets the same slopes and stays alike.
 
-        (The sqrt keeps a layer's sums at one size for every n_embd. The 0.5 was found by trial.)
+        (The sqrt keeps sums of n_embd terms at one size for any n_embd. 0.5 was found by trial.)
         """
         if isinstance(module, (nn.Linear, nn.Embedding)):
             nn.init.normal_(module.weight, std=0.5 / math.sqrt(n_embd))
@@ -330,8 +330,8 @@ class GPTLanguageModel(nn.Module):
     def forward(self, idx, targets=None):
         """idx, targets (B, T) -> logits (B, T, vocab_size), loss (None without targets).
 
-        Logits are scores, which softmax would turn into probabilities. The loss (cross-entropy) is
-        the mean of -ln(probability of the target), as in bigram.py.
+        Softmax would turn the logits into probabilities. The loss (cross-entropy) is the mean of
+        -ln(probability of the target), as in bigram.py.
         """
         T = idx.shape[1]
         assert T <= block_size, f'{T} characters are more than {block_size=}'
@@ -353,7 +353,7 @@ class GPTLanguageModel(nn.Module):
             logits, _ = self(idx[:, -block_size:])  # it sees at most block_size characters
             logits = logits[:, -1]  # (B, vocab_size): what may come after the last one?
 
-            # Draw one by these odds. A temperature below 1 widens the gaps between the logits.
+            # Draw one by its probability. A temperature below 1 widens the gaps between the logits.
             probs = F.softmax(logits / temperature, dim=-1)  # (B, vocab_size)
             idx_next = torch.multinomial(probs, num_samples=1, generator=generator)  # (B, 1)
             idx = torch.cat((idx, idx_next), dim=1)  # (B, T + 1)
@@ -374,27 +374,27 @@ def sample(model, length):
 # ----------------------------------------------
 # Training
 #
-# Show the model some text, measure the loss, and move every parameter to lower it, again and again.
+# Again and again: show the model some text, measure the loss, and move the parameters to lower it.
 #
-# In bigram.py, a parameter moves in proportion to its slope, so the rows of rare characters hardly
-# move. Here, too, some slopes are a hundred times as large as others. So we use AdamW (Loshchilov &
-# Hutter, 2019), which is Adam (Kingma & Ba, 2015) with weight decay, the W. Each parameter p has a
-# mean and a square of its own. If g is its slope in this step:
+# In bigram.py, a parameter moves in proportion to its slope, so the rows of rare characters lag
+# behind. Here, too, some slopes are a hundred times as large as others. So we use AdamW (Loshchilov
+# & Hutter, 2019), which is Adam (Kingma & Ba, 2015) with weight decay, the W. Each parameter p has
+# a mean and a square of its own. If g is its slope in this step:
 #
 #     mean   = 0.9 * mean + 0.1 * g           a running average of the slope
 #     square = 0.99 * square + 0.01 * g**2    and of its square
 #     p = p - learning_rate * weight_decay * p
 #     p = p - learning_rate * mean / sqrt(square)
 #
-# (We leave out two details: both averages are corrected for having started at 0, and a tiny number
-# keeps us from dividing by 0.) If g is always 2, the mean becomes 2 and the square 4, so p moves by
+# (Two details are left out: both averages are corrected for starting at 0, and a tiny number avoids
+# a division by 0.) If g is always 2, the mean becomes 2 and the square 4, so p moves by
 # learning_rate in each step. If g is always 0.002, p moves just as far. But if g alternates between
 # 2 and -2, the mean swings between 0.1 and -0.1 (0.9 * -0.1 + 0.1 * 2 is about 0.1), and p moves
-# only about a twentieth as far, back and forth. So p goes far only if many batches agree.
+# only about a twentieth as far, back and forth. So pushes that disagree mostly cancel.
 #
 # The third line, weight decay, pulls every parameter a little toward 0. (Parameters are also called
-# weights.) One that most batches push away from 0 stays large. A push from only a few, likely a
-# quirk of theirs, slowly fades, which often helps on unseen text.
+# weights.) One that most batches push away from 0 stays large. A push from only a few, likely due
+# to their quirks, slowly fades, which often helps on unseen text.
 
 
 def learning_rate_at(step):
@@ -413,14 +413,14 @@ def learn(model, optimizer, step):
     optimizer.param_groups[0]['lr'] = learning_rate_at(step)
     model.train()  # turns dropout on
     x, y = get_batch(train_data)
-    with autocast:  # in 16 bits, see Running
+    with autocast:  # 16-bit numbers, where they are fast
         logits, loss = model(x, y)  # how wrong is it?
     optimizer.zero_grad()
     loss.backward()
     # The gradient is one long vector, with the slopes of all parameters. If its length (the square
     # root of the sum of squares) exceeds grad_clip, as it does in a fifth of the first hundred
-    # steps, it is scaled down to that length. Without this, a very large slope would swell `square`
-    # in AdamW, and p would move little for the next hundred steps.
+    # steps, it is scaled down to that length. Without this, one huge slope would make p leap and
+    # then, with a swollen `square`, hardly move for a hundred steps.
     nn.utils.clip_grad_norm_(model.parameters(), grad_clip)
     optimizer.step()  # move every parameter
 
@@ -429,9 +429,9 @@ def learn(model, optimizer, step):
 def mean_loss(model, part):
     """The mean loss on a part of the text, cut into pieces of block_size characters.
 
-    So it covers contexts of 1 to block_size. (If the part is longer than eval_size, only every
-    second piece counts, or every third, ...) If the loss keeps falling on the training text but
-    rises on the validation text, the model is overfitting: it learns quirks of the training text.
+    So it covers contexts of 1 to block_size. (Of a part longer than eval_size, only every nth piece
+    counts.) If the loss keeps falling on the training text but rises on the validation text, the
+    model is overfitting: it learns quirks of the training text.
     """
     model.eval()  # turns dropout off
     length = (len(part) - 1) // block_size * block_size
@@ -450,8 +450,8 @@ def train():
     """Train a new model, or continue the saved run. Return the trained model."""
     torch.manual_seed(seed)
     model = GPTLanguageModel().to(device)
-    optimizer = torch.optim.AdamW(  # fused: in one go, which is faster
-        model.parameters(), betas=(0.9, 0.99), weight_decay=weight_decay, fused=True
+    optimizer = torch.optim.AdamW(  # fused: faster
+        model.parameters(), learning_rate, betas=(0.9, 0.99), weight_decay=weight_decay, fused=True
     )
     start = load_run(model, optimizer) if resume else 0  # steps already taken
     network = Parallel(model) if world_size > 1 else model  # see Running
@@ -471,7 +471,7 @@ def train():
             val_losses[step] = val_loss
             assert val_loss < 100, f'training diverged: try a lower {learning_rate=}'
             if step > start:
-                first_save = start == 0 and step <= eval_interval  # of a new run
+                first_save = start == 0 and step <= eval_interval  # a new run's first
                 save(model, optimizer, step, first_save)
             losses = f'train loss {train_loss:.4f}, val loss {val_loss:.4f}'
             tqdm.write(f'step {step}: {losses}  ({time.time() - began:.0f} s)')
@@ -495,19 +495,19 @@ def train():
 
 checkpoint = folder / checkpoint_path
 assert checkpoint.suffix == '.pt', f'{checkpoint_path=} must end in .pt'
-# A saved model fits only the same sizes and the same alphabet.
+# A saved model fits only a program with these same settings.
 config = {'block_size': block_size, 'n_embd': n_embd, 'n_head': n_head, 'n_layer': n_layer}
 config['chars'] = ''.join(chars)
 
 
 def save(model, optimizer, step, first_save):
-    """Save the run. The old file is replaced only once the new one is complete on the disk."""
+    """Save the run. The old file stays until the new one is complete on the disk."""
     if rank > 0:  # see Running
         return
     state = {
         'config': config,
         'step': step,
-        'model': model.state_dict(),  # all its parameters, by name
+        'model': model.state_dict(),  # its parameters, by name
         'optimizer': optimizer.state_dict(),
         'random': torch.get_rng_state(),
     }
@@ -522,7 +522,7 @@ def save(model, optimizer, step, first_save):
 
 def load(model):
     """Load the saved parameters into the model. Return all that was saved."""
-    state = torch.load(checkpoint, map_location='cpu', weights_only=True)  # runs no code from it
+    state = torch.load(checkpoint, map_location='cpu', weights_only=True)  # refuses any code in it
     for name, value in config.items():
         saved = state.get('config', {}).get(name)
         assert saved == value, f'{checkpoint_path} was made with {name} = {saved!r}'
@@ -531,9 +531,9 @@ def load(model):
 
 
 def load_run(model, optimizer):
-    """Load the saved run. Return the number of steps already taken."""
+    """Load the saved run. Return its step."""
     state = load(model)
-    settings = optimizer.state_dict()['param_groups']  # of this file, not the saved ones
+    settings = optimizer.state_dict()['param_groups']  # weight_decay and so on: this file's
     optimizer.load_state_dict({**state['optimizer'], 'param_groups': settings})
     torch.set_rng_state(state['random'])
     print(f'resuming {checkpoint.name} at step {state["step"]}')
@@ -550,25 +550,26 @@ def load_model():
 # ----------------------------------------------
 # Running
 #
-# Where the hardware is fast at 16-bit numbers, autocast uses them for those operations in which
-# that rarely does harm. (Before PyTorch 2.11, we cannot ask a CPU, so it gets 32 bits.)
+# Where we know the hardware to be fast at 16-bit numbers, autocast uses them in operations where
+# that rarely does harm.
 
 if 'cuda' in device:
     fast = torch.cuda.is_bf16_supported(including_emulation=False)
-else:
-    fast = getattr(torch.cpu, 'get_capabilities', dict)().get('avx512_bf16', False)
+else:  # what is this CPU capable of? (PyTorch cannot tell before version 2.11.)
+    found = torch.cpu.get_capabilities() if hasattr(torch.cpu, 'get_capabilities') else {}
+    fast = found.get('avx512_bf16', False)
 autocast = torch.autocast(torch.device(device).type, torch.bfloat16, enabled=bfloat16 and fast)
 
 # The rest is for machines with several GPUs. torchrun --nproc-per-node=4 gpt.py starts this program
 # four times. Each of these processes has a number (its rank) and a copy of the model. All draw the
-# same batches, from the same seed, but each works on an equal share of the pieces. The processes
-# average their gradients before the parameters move, so that all copies stay the same.
+# same batches, from the same seed, but each works on an equal share of the pieces. They average
+# their gradients before the parameters move, so that all copies stay the same.
 
 rank = int(os.environ.get('RANK', 0))
 world_size = int(os.environ.get('WORLD_SIZE', 1))  # how many processes
 
 
-class Parallel(nn.parallel.DistributedDataParallel):  # PyTorch's, which averages the gradients
+class Parallel(nn.parallel.DistributedDataParallel):  # averages the gradients
     def forward(self, x, y):
         return super().forward(x[rank::world_size], y[rank::world_size])
 
@@ -582,15 +583,15 @@ if __name__ == '__main__':  # not when it is imported
             torch.cuda.set_device(int(os.environ['LOCAL_RANK']))
         torch.distributed.init_process_group()  # connects the processes
     if rank > 0:
-        sys.stdout = open(os.devnull, 'w')  # only one process should print
-    if hasattr(sys.stdout, 'reconfigure'):  # in files and pipes: UTF-8, and each line at once
+        sys.stdout = open(os.devnull, 'w')  # only one should print
+    if hasattr(sys.stdout, 'reconfigure'):  # in files and pipes: UTF-8, line by line
         sys.stdout.reconfigure(encoding='utf-8', line_buffering=True)
 
     try:
         model = train()
         print(f'\n{prompt}{sample(model, max_new_tokens)}')
     except KeyboardInterrupt:
-        print('\nStopped. Unless it is 0, the last step above is saved: set resume = True.')
+        print('\nStopped. The last step above is saved, unless it is 0: set resume = True.')
         sys.exit(1)
     if world_size > 1:
         torch.distributed.destroy_process_group()

@@ -146,7 +146,7 @@ def test_a_start_by_mistake_costs_nothing(tmp_path, whole, expected):
     """nanoGPT 60, stylegan2-pytorch 37. What is resumed then is said, with its step."""
     path = make(tmp_path, whole, resume=False, seed=7)
     done = quick(path, patches=[at_call(BACKWARD, 4, CTRL_C)], code=1)
-    assert 'Unless it is 0, the last step above is saved' in done.stdout
+    assert 'The last step above is saved, unless it is 0' in done.stdout
     assert names(tmp_path) == {CHECKPOINT} and equal(read_checkpoint(tmp_path), expected)
     assert 'resuming gpt.pt at step 30\n' in quick(helpers.change(path, resume=True)).stdout
 

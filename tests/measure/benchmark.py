@@ -25,21 +25,21 @@ import helpers
 TURNS = 40
 
 
-def program(solution=None, **settings):
+def program(solution=None, text=helpers.INPUT, **settings):
     """gpt.py, perhaps edited by the solution of an exercise, as a module."""
-    folder = tempfile.mkdtemp()
-    path = helpers.copy(folder, text=helpers.INPUT, device='cpu')
+    path = helpers.copy(tempfile.mkdtemp(), text=text)
     if solution:
-        experiments.apply_solution(solution, folder)
-    return helpers.load(helpers.change(path, **settings))
+        experiments.apply_solution(solution, path.parent)
+    return helpers.load(helpers.change(path, **{'device': 'cpu', **settings}))
 
 
-def new_step(module):
+def new_step(module, wrap=lambda model: model):
     """A function that takes one training step."""
-    model = module.GPTLanguageModel()
+    model = module.GPTLanguageModel().to(module.device)
     options = {'betas': (0.9, 0.99), 'weight_decay': module.weight_decay, 'fused': True}
     optimizer = torch.optim.AdamW(model.parameters(), **options)
-    return lambda: module.learn(model, optimizer, 200)
+    network = wrap(model)
+    return lambda: module.learn(network, optimizer, 1)
 
 
 def in_turns(functions, turns=TURNS, warm=5):
@@ -81,17 +81,12 @@ def steps():
 
 
 CHILD = """
-import json, resource, statistics, sys, time
+import json, resource, sys
 sys.path.insert(0, {folder!r})
 import benchmark
 step = benchmark.new_step(benchmark.program(bfloat16=False, **{settings!r}))
-seconds = []
-for _ in range(8):
-    began = time.perf_counter()
-    step()
-    seconds.append(time.perf_counter() - began)
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-print(json.dumps([1000 * statistics.median(seconds[1:]), peak]))
+ms = benchmark.in_turns({{'step': step}}, turns=8, warm=1)['step']
+print(json.dumps([ms, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024]))
 """
 
 
@@ -146,11 +141,8 @@ def other():
 def torchrun():
     """Processes on the cores of one machine: milliseconds for a step, median of three runs."""
     launch = ['-m', 'torch.distributed.run', '--standalone']
-    kinds = {
-        'python': [],
-        '1': [*launch, '--nproc-per-node=1'],
-        '2': [*launch, '--nproc-per-node=2'],
-    }
+    kinds = {number: [*launch, f'--nproc-per-node={number}'] for number in '12'}
+    kinds['python'] = []
     times = {name: [] for name in kinds}
     with tempfile.TemporaryDirectory() as folder:
         settings = {'device': 'cpu', 'max_iters': 300, 'eval_interval': 300, 'max_new_tokens': 1}

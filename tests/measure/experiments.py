@@ -4,8 +4,8 @@
     python tests/measure/experiments.py no-mask --seeds 5 only some, with more seeds
     python tests/measure/experiments.py --list            their names, and what they are
 
-All runs have 1,200 steps. What is edited is a solution in tests/exercise/solutions, or stands here.
-Every run is saved in results.json as soon as it ends, and not repeated while its code is the same.
+All runs have 1,200 steps, in 32 bits. experiments.txt says what is changed. Every run is saved in
+results.json as soon as it ends, and not repeated while its code is the same.
 """
 
 import argparse
@@ -21,73 +21,42 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-import torch
-
 import measuring
 
 import helpers
 
 SOLUTIONS = helpers.ROOT / 'tests' / 'exercise' / 'solutions'
-STEPS = {'device': 'cpu', 'max_iters': 1200, 'eval_interval': 300, 'max_new_tokens': 300}
-ATTENTION = '        x = x + self.sa(self.ln1(x))\n'
-FEED_FORWARD = '        x = x + self.ffwd(self.ln2(x))\n'
-
-
-def block(attention, feed_forward):
-    """Edits: other lines in Block.forward, and no layer norm at the end."""
-    lines = [(ATTENTION, attention), (FEED_FORWARD, feed_forward)]
-    edits = [(old, f'        x = {new}\n' if new else '') for old, new in lines]
-    return [*edits, ('        x = self.ln_f(x)  # (B, T, C)\n', '')]
-
-
-EXPERIMENTS = {  # name: (group, description, edits or the name of a solution, settings)
-    'one-head': ('built up', 'one attention head', block('self.sa(x)', ''), {'n_head': 1}),
-    'two-heads': ('built up', 'two heads', block('self.sa(x)', ''), {}),
-    'feed-forward': ('built up', 'feed-forward', block('self.sa(x)', 'self.ffwd(x)'), {}),
-    'residual': ('built up', 'residuals', block('x + self.sa(x)', 'x + self.ffwd(x)'), {}),
-    'norm': ('built up', 'layer norm', [], {}),
-    'baseline': ('built up', 'a second block: gpt.py as it is', [], {}),
-    'no-residuals': ('taken away', 'no residual connections', 'no-residuals', {}),
-    'no-norm': ('taken away', 'no layer norm', 'no-norm', {}),
-    'no-positions': ('taken away', 'no position embeddings', 'no-positions', {}),
-    'no-feed-forward': ('taken away', 'no feed-forward', [(FEED_FORWARD, '')], {}),
-    'wide-head': ('taken away', 'one wide head instead of two', [], {'n_head': 1}),
-    'four-heads': ('taken away', 'four heads instead of two', [], {'n_head': 4}),
-    'no-scale': ('taken away', 'scores not scaled', 'no-scale', {}),
-    'times-sqrt-c': ('taken away', "the article's scale, `* C ** 0.5`", 'times-sqrt-c', {}),
-    'no-mask': ('taken away', 'no causal mask', 'no-mask', {}),
-    'no-warm-up': ('taken away', 'no warm-up', [], {'warmup_iters': 0}),
-    'no-clipping': ('taken away', 'no clipping', 'no-clipping', {}),
-    'no-weight-decay': ('taken away', 'no weight decay', [], {'weight_decay': 0.0}),
-    'sgd-1': ('taken away', 'SGD instead of AdamW', 'sgd', {'learning_rate': 1.0}),
-    'sgd-0.3': ('other', 'SGD, rate 0.3', 'sgd', {'learning_rate': 0.3}),
-    'sgd-3': ('other', 'SGD, rate 3', 'sgd', {'learning_rate': 3.0}),
-    'pytorch-init': ('taken away', "PyTorch's initial parameters", 'pytorch-init', {}),
-    'half-context': ('taken away', 'half the context', [], {'block_size': 32}),
-    'less-text': ('taken away', 'a tenth of the training text', 'less-text', {}),
-    'high-rate': ('exercise', 'ten times the learning rate', [], {'learning_rate': 4e-2}),
-    'dropout': ('exercise', 'dropout 0.2', [], {'dropout': 0.2}),
-    'depth-1': ('exercise', '1 block, 180 wide', [], {'n_layer': 1, 'n_embd': 180}),
-    'depth-4': ('exercise', '4 blocks, 90 wide', [], {'n_layer': 4, 'n_embd': 90}),
-    'depth-8': ('exercise', '8 blocks, 64 wide', [], {'n_layer': 8, 'n_embd': 64}),
-    'overfit': ('exercise', 'overfit 10,000 characters', 'overfit', {}),
-    'tied-weights': ('exercise', 'tied weights', 'tied-weights', {}),
-    'rms-norm': ('exercise', 'RMSNorm', 'rms-norm', {}),
-    'rotary-positions': ('exercise', 'rotary positions', 'rotary-positions', {}),
-    'squared-relu': ('exercise', 'squared ReLU', 'squared-relu', {}),
-    'byte-pairs': ('exercise', '512 byte-pair tokens', 'byte-pairs', {}),
+STEPS = {'device': 'cpu', 'bfloat16': False, 'max_iters': 1200, 'eval_interval': 1200}
+LINES = ['x = x + self.sa(self.ln1(x))', 'x = x + self.ffwd(self.ln2(x))', 'x = self.ln_f(x)']
+BLOCKS = {  # what becomes of these lines
+    'attention only': ['x = self.sa(x)', '', ''],
+    'without residuals': ['x = self.sa(x)', 'x = self.ffwd(x)', ''],
+    'without norms': ['x = x + self.sa(x)', 'x = x + self.ffwd(x)', ''],
 }
-for name in ('one-head', 'two-heads', 'feed-forward', 'residual', 'norm'):
-    EXPERIMENTS[name][3]['n_layer'] = 1
+
+
+def read_experiments():
+    """{name: (group, description, edit, settings)} of experiments.txt."""
+    found = {}
+    for line in (measuring.FOLDER / 'experiments.txt').read_text(encoding='utf-8').splitlines():
+        if '|' in line and not line.startswith('#'):
+            name, group, words, edit, settings = [part.strip() for part in line.split('|')]
+            pairs = [pair.split('=') for pair in settings.split(', ') if pair]
+            settings = {setting: ast.literal_eval(value) for setting, value in pairs}
+            found[name] = (group, words, edit, settings)
+    return found
+
+
+EXPERIMENTS = read_experiments()
 
 
 def write_program(name, folder, seed):
     """Write the program of an experiment, edited, into a folder. Returns its path."""
-    _, _, edits, settings = EXPERIMENTS[name]
-    solution = isinstance(edits, str)
-    path = helpers.copy(folder, text=helpers.INPUT, edits=() if solution else edits)
-    if solution:
-        apply_solution(edits, folder)
+    _, _, edit, settings = EXPERIMENTS[name]
+    edits = list(zip(LINES, BLOCKS[edit])) if edit in BLOCKS else []
+    path = helpers.copy(folder, text=helpers.INPUT, edits=edits)
+    if edit and not edits:
+        apply_solution(edit, folder)
     return helpers.change(path, **{**STEPS, **settings, 'seed': seed})
 
 
@@ -109,9 +78,9 @@ def key(path):
     return hashlib.sha256(ast.dump(tree).encode()).hexdigest()[:16]
 
 
-def run(name, seed, threads):
+def run(name, seed):
     """Train: {'loss', 'train_loss', 'seconds', 'parameters', 'curve', 'sample', 'key'}."""
-    os.environ['OMP_NUM_THREADS'] = str(threads)
+    os.environ['OMP_NUM_THREADS'] = '1'
     with tempfile.TemporaryDirectory() as folder:
         path = write_program(name, folder, seed)
         lines, seconds = measuring.watch([os.sys.executable, str(path)])
@@ -153,18 +122,14 @@ def main():
                 now = key(write_program(name, folder, seed))
             if done.get(name, {}).get(str(seed), {}).get('key') != now:
                 todo.append((name, seed))
-    # 'built up' shows times, so each of these runs has the machine for itself.
-    for alone in (True, False):
-        jobs, threads = (1, torch.get_num_threads()) if alone else (os.cpu_count(), 1)
-        context = multiprocessing.get_context('spawn')
-        with concurrent.futures.ProcessPoolExecutor(jobs, context) as pool:
-            tasks = [task for task in todo if (EXPERIMENTS[task[0]][0] == 'built up') == alone]
-            futures = {pool.submit(run, *task, threads): task for task in tasks}
-            for future in concurrent.futures.as_completed(futures):
-                name, seed = futures[future]
-                done.setdefault(name, {})[str(seed)] = future.result()
-                measuring.write('experiments', {**done, 'machine': measuring.machine()})
-                print(f'{name:17} seed {seed}: {future.result()["loss"]:.4f}', flush=True)
+    context = multiprocessing.get_context('spawn')
+    with concurrent.futures.ProcessPoolExecutor(os.cpu_count(), context) as pool:
+        futures = {pool.submit(run, *task): task for task in todo}
+        for future in concurrent.futures.as_completed(futures):
+            name, seed = futures[future]
+            done.setdefault(name, {})[str(seed)] = future.result()
+            measuring.write('experiments', {**done, 'machine': measuring.machine()})
+            print(f'{name:17} seed {seed}: {future.result()["loss"]:.4f}', flush=True)
 
 
 if __name__ == '__main__':

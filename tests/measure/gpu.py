@@ -3,8 +3,8 @@
     python tests/measure/gpu.py --nanogpt nanoGPT --output gpu.json
 
 The larger model with four recipes; the default alone; a step with heads one by one, all at once,
-and fused; a step profiled; checkpoints between CPU and GPU; torchrun; nanoGPT's own configuration
-on the same card; torch.compile; the tests. Each part is printed and saved as soon as it ends, also
+fused, and compiled; a step profiled; checkpoints between CPU and GPU; torchrun; nanoGPT's own
+configuration on the same card; the tests. Each part is printed and saved as soon as it ends, also
 if it fails. With --dry, every line runs on a CPU, with tiny sizes.
 """
 
@@ -20,6 +20,7 @@ from pathlib import Path
 
 import torch
 
+import benchmark
 import experiments
 import measuring
 
@@ -28,7 +29,7 @@ import helpers
 LARGE = {'block_size': 256, 'n_embd': 384, 'n_head': 6, 'n_layer': 6, 'batch_size': 64}
 LARGE |= {'weight_decay': 0.1, 'max_iters': 2500}
 SMALL = {**helpers.TINY, 'max_iters': 4, 'eval_interval': 2}  # for --dry, and for checkpoints
-STEPS, TURNS = 20, 3  # timed at a time, in turns
+STEPS = 20  # timed at a time
 
 
 def rows_of(output):
@@ -43,6 +44,7 @@ class Part:
         self.dry, self.nano = options.dry, options.nanogpt and Path(options.nanogpt).resolve()
         nano_text = self.nano and self.nano / 'data' / 'shakespeare_char' / 'input.txt'
         self.text = nano_text.read_text(encoding='utf-8') if self.nano else helpers.INPUT
+        self.text = helpers.TEXT if self.dry else self.text
         self.device, self.results = 'cpu' if self.dry else 'cuda', {}
         tests = [] if self.dry else [str(helpers.ROOT / 'tests')]  # none: pytest's own help
         command = [sys.executable, '-m', 'pytest', '-q', *(tests or ['--version'])]
@@ -54,10 +56,6 @@ class Part:
         """These, on the GPU. Tiny ones for --dry."""
         sizes = {**SMALL, 'n_head': settings.get('n_head', 2) // 3 or 1} if self.dry else settings
         return {**sizes, 'device': self.device}
-
-    def sync(self):
-        if not self.dry:
-            torch.cuda.synchronize()
 
     def recipes(self):
         """The larger model, four recipes at the same time, with fused attention, to save time."""
@@ -73,70 +71,49 @@ class Part:
             result[name] = {'rows': rows_of(done.stdout), 'said': done.stdout[-400:]}
         return result
 
-    def alone(self, **settings):
-        """A whole process of `python gpt.py`, with nothing beside it."""
-        return measuring.whole_run(self.text, **self.settings(**settings))
-
-    def best_recipe_alone(self):
-        """The larger model as it is. (Not among the parts that run by default: three minutes.)"""
-        losses = {name: run['rows'][-1][3] for name, run in self.results['recipes'].items()}
-        best = min(losses, key=losses.get)
-        rate, dropout = [float(word.split()[1]) for word in best.split(',')]
-        return {'recipe': best, **self.alone(**LARGE, learning_rate=rate, dropout=dropout)}
-
     def default_alone(self):
-        return self.alone()
+        """A whole process of `python gpt.py`, with nothing beside it."""
+        return measuring.whole_run(self.text, **self.settings())
 
-    def load(self, solution=None, **settings):
-        """(the module, a model, its optimizer), perhaps edited by the solution of an exercise."""
-        folder = tempfile.mkdtemp()
-        path = helpers.copy(folder, text=self.text)
-        if solution:
-            experiments.apply_solution(solution, folder)
-        module = helpers.load(helpers.change(path, **self.settings(**settings)))
-        model = module.GPTLanguageModel().to(self.device)
-        options = {'betas': (0.9, 0.99), 'weight_decay': module.weight_decay, 'fused': True}
-        return module, model, torch.optim.AdamW(model.parameters(), **options)
+    def larger_alone(self):
+        """The larger model as gpt.py has it. Not by default: it takes four minutes."""
+        settings = self.settings(**LARGE, learning_rate=1e-3, dropout=0.2)
+        return measuring.whole_run(self.text, **settings)
 
-    def milliseconds(self, steps):
-        """The median time of a step of each function, in turns."""
-        seconds = {name: [] for name in steps}
-        for _ in range(TURNS + 1):  # the first warms up
-            for name, step in steps.items():
-                self.sync()
-                began = time.perf_counter()
-                for _ in range(2 if self.dry else STEPS):
-                    step()
-                self.sync()
-                seconds[name].append((time.perf_counter() - began) / STEPS)
-        return {
-            name: round(1000 * sorted(each[1:])[TURNS // 2], 2) for name, each in seconds.items()
-        }
+    def steps(self, solution=None, number=STEPS, **settings):
+        """A function that takes some training steps and waits for the GPU."""
+        compiled = solution == 'torch.compile' and not self.dry
+        solution = None if solution == 'torch.compile' else solution
+        module = benchmark.program(solution, self.text, **self.settings(**settings))
+        step = benchmark.new_step(module, torch.compile if compiled else lambda model: model)
+
+        def take():
+            for _ in range(2 if self.dry else number):
+                step()
+            if not self.dry:
+                torch.cuda.synchronize()
+
+        return take
 
     def attention(self):
-        """A step of the default and of the larger model, with heads computed in three ways."""
+        """Milliseconds for STEPS steps, with heads computed in three ways, and compiled."""
         result = {}
         for size, settings in (('default', {}), ('larger', {**LARGE, 'dropout': 0.2})):
-            steps = {}
-            for name in ('one by one', 'all-heads-at-once', 'fused-attention'):
-                solution = None if name == 'one by one' else name
-                module, model, optimizer = self.load(solution, **settings)
-                steps[name] = lambda m=module, n=model, o=optimizer: m.learn(n, o, 1)
-            result[size] = self.milliseconds(steps)
+            ways = (None, 'all-heads-at-once', 'fused-attention', 'torch.compile')
+            functions = {way or 'one by one': self.steps(way, **settings) for way in ways}
+            result[size] = benchmark.in_turns(functions, turns=3, warm=1)
         return result
 
     def profile(self):
         """One step of the larger model: where its time goes, by operation."""
         from torch.profiler import ProfilerActivity, profile
 
-        module, model, optimizer = self.load(**LARGE, dropout=0.2)
-        for _ in range(3):
-            module.learn(model, optimizer, 1)
+        step = self.steps(number=1, **LARGE, dropout=0.2)
+        step()
         kinds = [ProfilerActivity.CPU] + ([] if self.dry else [ProfilerActivity.CUDA])
         with profile(activities=kinds) as profiled:
             began = time.perf_counter()
-            module.learn(model, optimizer, 1)
-            self.sync()
+            step()
             wall = time.perf_counter() - began
         where = 'self_cpu_time_total' if self.dry else 'self_device_time_total'
         rows = sorted(profiled.key_averages(), key=lambda row: -getattr(row, where))
@@ -145,23 +122,6 @@ class Part:
         launches = sum(row.count for row in rows if 'LaunchKernel' in row.key)
         busy = {'wall ms': round(1000 * wall, 2), 'device ms': round(total / 1000, 2)}
         return {**busy, 'launches': launches, 'operation, calls, ms': top}
-
-    def compiled(self):
-        """torch.compile, on the default and on the larger model."""
-        result = {}
-        for size, settings in (('default', {}), ('larger', {**LARGE, 'dropout': 0.2})):
-            module, model, optimizer = self.load(**settings)
-            network = model if self.dry else torch.compile(model)
-            began = time.perf_counter()
-            module.learn(network, optimizer, 1)
-            self.sync()
-            seconds = round(time.perf_counter() - began, 1)
-            step = lambda m=module, n=network, o=optimizer: m.learn(n, o, 1)  # noqa: E731
-            result[size] = {
-                'seconds for the first step': seconds,
-                **self.milliseconds({'ms': step}),
-            }
-        return result
 
     def torchrun(self):
         """One process under torchrun, and the same without: the losses agree."""
@@ -223,7 +183,7 @@ def main():
     name = 'a CPU' if part.dry else torch.cuda.get_device_name()
     about = f'{name}; Python {platform.python_version()}, torch {torch.__version__}'
     part.results['machine'] = f'{about}; {time.strftime("%Y-%m-%d")}'
-    order = 'recipes default_alone attention profile checkpoints torchrun nanogpt compiled tests'
+    order = 'recipes default_alone attention profile checkpoints torchrun nanogpt tests'
     for name in options.parts or order.split():
         began = time.perf_counter()
         try:

@@ -1,0 +1,152 @@
+"""Write the tables that come from results.json into the pages, between their markers.
+
+    python tests/measure/tables.py
+
+A table stands between <!-- its name --> and <!-- end -->. (A number in a sentence is rounded, and
+written by hand.) A test compares, so run this after measuring.
+"""
+
+import math
+import statistics
+
+import budgets
+import experiments
+import measuring
+
+import helpers
+
+PAGES = [helpers.ROOT / 'README.md', helpers.ROOT / 'tests' / 'measure' / 'README.md']
+
+
+def table(head, rows):
+    """Markdown. A head that ends in a colon is of a column of numbers."""
+    rule = ['--:' if name.endswith(':') else '---' for name in head]
+    lines = [[name.rstrip(':') for name in head], rule, *rows]
+    return '\n'.join(f'| {" | ".join(map(str, line))} |' for line in lines)
+
+
+def runs_of(name):
+    """The runs of an experiment, their mean loss, and the standard deviation of single runs."""
+    runs = list(measuring.read()['experiments'][name].values())
+    losses = [run['loss'] for run in runs]
+    return runs, statistics.mean(losses), statistics.stdev(losses)
+
+
+def named(group):
+    """(name, description) of the experiments of a group."""
+    return [(name, each[1]) for name, each in experiments.EXPERIMENTS.items() if each[0] == group]
+
+
+def built_up():
+    ladder = measuring.read()['ladder']['input.txt']
+    bigrams = ['counted bigram', 'learned bigram']
+    rows = [[name, f'{ladder[name]:.3f}', '', '', '4,225'] for name in bigrams]
+    for name, words in named('built up'):
+        runs, mean, deviation = runs_of(name)
+        numbers = [f'{mean:.3f}', f'{deviation:.3f}', len(runs), f'{runs[0]["parameters"]:,}']
+        rows.append([words, *numbers])
+    return table(['model', 'loss:', '±:', 'seeds:', 'parameters:'], rows)
+
+
+def taken_away():
+    runs, base, deviation = runs_of('baseline')
+    rows = [['gpt.py as it is', f'{base:.3f}', f'{deviation:.3f}', len(runs), '']]
+    for name, words in named('taken away'):
+        runs, mean, deviation = runs_of(name)
+        numbers = [f'{mean:.3f}', f'{deviation:.3f}', len(runs), f'{mean - base:+.3f}']
+        rows.append([words, *numbers])
+    return table(['change', 'loss:', '±:', 'seeds:', 'difference:'], rows)
+
+
+def published():
+    results = measuring.read()
+    hour, gpu = results['budgets']['1 hour']['Tiny Shakespeare'], results['gpu']
+    nano = results['default']['nanoGPT, 32 bits']
+    by_us = f'us: {nano["seconds"]:.0f} s, 32 bits (its README: 1.88, 3 minutes, a MacBook)'
+    rows = [['nanoGPT, recipe for a CPU', '0.80', f'{nano["loss"]:.2f}', by_us]]
+    rows.append(['[MiniGPT](https://arxiv.org/abs/2605.17398)', '0.83', '1.7236', 'its paper'])
+    for bits in (32, 16):
+        run = results['default'][f'Tiny Shakespeare, {bits} bits']
+        how = f'us: {run["seconds"]:.0f} s, median of {len(run["all_loss"])} runs'
+        rows.append([f'**gpt.py**, {bits} bits', '0.42', f'{run["loss"]:.3f}', how])
+    rows.append(['[MiniGPT](https://arxiv.org/abs/2605.17398)', '10.77', '1.4780', 'its paper'])
+    rows.append(['nanoGPT, recipe for a GPU', '10.65', '1.4697', 'its README: 3 minutes, an A100'])
+    loss, how = gpu['the larger model as it is']['loss'], 'us: about 200 s, an H100, 16 bits'
+    rows.append(['gpt.py, the two lines for a GPU', '10.79', f'{loss:.3f}', how])
+    how = f'us: {hour["seconds"] / 60:.0f} minutes, 16 bits, one run'
+    size = f'{hour["parameters"] / 1e6:.2f}'
+    rows.append(['gpt.py, the settings for 1 hour', size, f'{hour["loss"]:.3f}', how])
+    return table(['model', 'parameters, millions:', 'loss:', 'measured by whom, and how'], rows)
+
+
+def by_budget():
+    found, rows = measuring.read()['budgets'], []
+    for name in budgets.BUDGETS:
+        runs = [found[name][text] for text in measuring.TEXTS if text in found[name]]
+        lines = '<br>'.join(f'`{key} = {value}`' for key, value in runs[0]['settings'].items())
+        seconds = ' and '.join(f'{run["seconds"]:.0f}' for run in runs)
+        losses = [
+            f'{found[name][text]["loss"]:.3f}' if text in found[name] else ''
+            for text in measuring.TEXTS
+        ]
+        size = f'{runs[0]["parameters"] / 1e6:.2f}'
+        rows.append([name, lines or 'gpt.py as it is', size, seconds, *losses])
+    head = ['budget', 'lines', 'millions of parameters:', 'seconds:']
+    return table([*head, *[f'{text}:' for text in measuring.TEXTS]], rows)
+
+
+def ladder():
+    losses = dict(measuring.read()['ladder']['Tiny Shakespeare'])
+    del losses['seconds of bigram.py']
+    losses['**gpt.py**'] = measuring.read()['default']['Tiny Shakespeare, 16 bits']['loss']
+    order = sorted(losses, key=losses.get, reverse=True)
+    rows = [['nats', *[f'{losses[name]:.2f}' for name in order]]]
+    rows.append(['bits', *[f'{losses[name] / math.log(2):.2f}' for name in order]])
+    return table(['', *[f'{name}:' for name in order]], rows)
+
+
+def growth():
+    written = measuring.read()['growth']
+    rows = [[step, f'`` {written[step]} ``'] for step in sorted(written, key=int)]
+    return table(['steps:', 'it writes'], rows)
+
+
+def steps():
+    rows, found = [], measuring.read()['benchmark']['steps']
+    ways = ['one by one', 'all-heads-at-once', 'fused-attention']
+    for bits in (32, 16):
+        times = [f'{found[f"{bits} bits, {way}"]:.0f}' for way in ways]
+        share = f'{found[f"{bits} bits, share of it"]:.0%}'
+        rows.append([bits, *times, found[f'{bits} bits, GFLOP/s'], share])
+    head = ['bits:', 'gpt.py, ms:', 'all heads at once, ms:', 'fused, ms:', 'GFLOP/s possible:']
+    return table([*head, 'of which gpt.py uses:'], rows)
+
+
+def larger():
+    rows = []
+    for name, found in measuring.read()['benchmark']['growth'].items():
+        values = [', '.join(map(str, found[key])) for key in ('sizes', 'ms', 'MB')]
+        rows.append([f'`{name}`', *values, f'{found["b"]:.1f}'])
+    return table(['setting', 'values', 'ms', 'peak memory, MB', 'exponent of time:'], rows)
+
+
+TABLES = [built_up, taken_away, published, by_budget, ladder, growth, steps, larger]
+
+
+def filled(page):
+    """The text of a page, with all its tables written anew."""
+    for function in TABLES:
+        name = function.__name__.replace('_', ' ')
+        before, marker, after = page.partition(f'<!-- {name} -->\n')
+        if marker:
+            page = f'{before}{marker}{function()}\n{after[after.index("<!-- end -->") :]}'
+    return page
+
+
+def main():
+    for path in PAGES:
+        path.write_text(filled(path.read_text(encoding='utf-8')), encoding='utf-8')
+
+
+if __name__ == '__main__':
+    main()
