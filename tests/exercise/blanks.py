@@ -32,51 +32,39 @@ PARTS = {
 
 def find_bodies(source):
     """{part: (start, end)}. lines[start:end] of `source` is its body, without the docstring."""
-    functions = {}
-    for node in ast.parse(source).body:
-        if isinstance(node, ast.FunctionDef):
-            functions[node.name] = node
-        if isinstance(node, ast.ClassDef):
-            methods = [each for each in node.body if isinstance(each, ast.FunctionDef)]
-            functions.update({f'{node.name}.{method.name}': method for method in methods})
-
     bodies = {}
-    for part in PARTS:
-        first = functions[part].body[0]
-        has_docstring = ast.get_docstring(functions[part]) is not None
-        start = first.end_lineno if has_docstring else first.lineno - 1
-        bodies[part] = start, functions[part].end_lineno
+    for top in ast.parse(source).body:
+        prefix, nodes = (f'{top.name}.', top.body) if isinstance(top, ast.ClassDef) else ('', [top])
+        for node in nodes:
+            part = prefix + getattr(node, 'name', '')
+            if part in PARTS:
+                first = node.body[0]
+                start = first.end_lineno if ast.get_docstring(node) else first.lineno - 1
+                bodies[part] = start, node.end_lineno
     return bodies
-
-
-def empty_body(part, words):
-    """The lines that stand in the place of a body, at most 100 characters long."""
-    indent = '        ' if '.' in part else '    '
-    message = f"'{part}: {words}'"
-    line = f'{indent}raise NotImplementedError({message})'
-    if len(line) <= 100:
-        return [line]
-    return [f'{indent}raise NotImplementedError(', f'{indent}    {message}', f'{indent})']
 
 
 def make_blank(source):
     """`source` with all parts empty. All other lines stay as they are."""
-    lines = source.split('\n')
-    bodies = find_bodies(source)
+    lines, bodies = source.split('\n'), find_bodies(source)
     for part in sorted(PARTS, key=bodies.get, reverse=True):  # a change moves only what follows
-        start, end = bodies[part]
-        lines[start:end] = empty_body(part, PARTS[part])
+        indent = '        ' if '.' in part else '    '
+        empty = ['raise NotImplementedError(', f"    '{part}: {PARTS[part]}'", ')']
+        lines[slice(*bodies[part])] = [indent + line for line in empty]
     return '\n'.join(lines)
 
 
-def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument('path', type=Path, help='the file to make, such as my_gpt.py')
-    path = parser.parse_args().path
-    text = path.parent / 'input.txt'
+def read_path(description, words):
+    """The only argument of this program, or of check.py. With --help, its description."""
+    layout = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=description, formatter_class=layout)
+    parser.add_argument('path', type=Path, help=words)
+    return parser.parse_args().path
 
+
+def main():
+    path = read_path(__doc__, 'the file to make, such as my_gpt.py')
+    text = path.parent / 'input.txt'
     source = make_blank((ROOT / 'gpt.py').read_text(encoding='utf-8'))
     source = source.replace("'gpt.pt'", repr(f'{path.stem}.pt'))  # so that runs stay apart
     try:
@@ -89,7 +77,6 @@ def main():
         sys.exit(f'{path} exists already. Choose another name, or move it away first.')
     except OSError as error:
         sys.exit(f'{path} cannot be made: {error}')
-
     print(f'{path} has {len(PARTS)} parts for you to write. To see how you are doing:')
     print(f'    python {Path(sys.argv[0]).with_name("check.py")} {path}')
 
