@@ -1,27 +1,25 @@
 """What the tests share: copies of the programs, edited as a user edits them, and ways to run them.
 
-A test runs the real program. `copy` writes it into an empty folder, with a text beside it and some
-lines at its top changed. Then `load` imports the copy, `run` starts it as a user does, and
-`Running` starts it in a forked process that has torch already, which is much faster.
+A test runs the real program. `copy` writes it into a folder, with a text beside it and some lines
+at its top changed. Then `load` imports the copy, `run` starts it as a user does, and `quick` runs
+it in a forked process that has torch already, which is much faster.
 """
 
-import contextlib
 import importlib.util
 import multiprocessing
 import os
 import re
 import runpy
-import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-import traceback
 from pathlib import Path
 
 import torch
+import tqdm
 
 ROOT = Path(__file__).resolve().parent.parent
 INPUT = (ROOT / 'input.txt').read_text(encoding='utf-8')
@@ -29,46 +27,27 @@ TEXT = INPUT[:20000]
 CHECKPOINT, PREVIOUS = 'gpt.pt', 'gpt-previous.pt'
 
 # A model so small that a run takes about a second once torch is loaded.
-TINY = {
-    'device': 'cpu',
-    'block_size': 16,
-    'n_embd': 32,
-    'batch_size': 8,
-    'max_iters': 20,
-    'eval_interval': 10,
-    'eval_size': 400,
-    'max_new_tokens': 20,
-    'bfloat16': False,
-}
+TINY = {'device': 'cpu', 'bfloat16': False, 'block_size': 16, 'n_embd': 32, 'batch_size': 8}
+TINY |= {'max_iters': 20, 'eval_interval': 10, 'eval_size': 400, 'max_new_tokens': 20}
 BROKEN = []  # (file, old, new): mistakes that read() puts in, see test_broken.py
 
 
-def edit(source, **settings):
-    """`source` with the line `name = ...` of each setting replaced. Each has to be there once."""
-    for name, value in settings.items():
-        line = f'{name} = {value!r}'
-        source, count = re.subn(rf'^{name} = .*$', lambda _, line=line: line, source, flags=re.M)
-        if count != 1:
-            raise ValueError(f'{count} lines set {name}, not one')
+def replace(source, pattern, new):
+    """`source` with the only match of a pattern replaced by `new`."""
+    source, count = re.subn(pattern, lambda _: new, source, flags=re.M)
+    if count != 1:
+        raise ValueError(f'{count} places, not one, match {pattern!r}')
     return source
-
-
-def replace(source, old, new):
-    """`source` with the only occurrence of `old` replaced by `new`."""
-    if source.count(old) != 1:
-        raise ValueError(f'{source.count(old)} occurrences, not one, of {old!r}')
-    return source.replace(old, new)
 
 
 def read_edits(path):
     """{name: (words, old, new)} of a text of mistakes, such as broken_programs.txt."""
-    edits, pattern = {}, r'^([^#\s-].*?): (.*)\n((?:- ?.*\n)+)((?:\+ ?.*\n)*)'
-    for name, words, *parts in re.findall(pattern, path.read_text(encoding='utf-8'), re.M):
-        edits[name] = (
-            words,
-            *['\n'.join(line[2:] for line in part.splitlines()) for part in parts],
-        )
-    return edits
+    pattern = r'^([^#\s-].*?): (.*)\n((?:- ?.*\n)+)((?:\+ ?.*\n)*)'
+    found = re.findall(pattern, path.read_text(encoding='utf-8'), re.M)
+    return {
+        name: (words, *[re.sub('^..?', '', part[:-1], flags=re.M) for part in parts])
+        for name, words, *parts in found
+    }
 
 
 def read(name='gpt.py'):
@@ -76,27 +55,32 @@ def read(name='gpt.py'):
     source = (ROOT / name).read_text(encoding='utf-8')
     for file, old, new in BROKEN:
         if file == name:
-            source = replace(source, old, new)
+            source = replace(source, re.escape(old), new)
     return source
 
 
 def copy(folder, name='gpt.py', text=TEXT, edits=(), **settings):
     """Write an edited copy of the program `name` into `folder`, and its text. Returns its path.
 
-    `text` is a str or bytes. `edits` are pairs (old, new), each of which has to apply once.
+    `text` is a str or bytes. `edits` and `settings`: see change().
     """
     path = Path(folder, name)
-    (path.parent / 'input.txt').write_bytes(text if isinstance(text, bytes) else text.encode())
+    path.with_name('input.txt').write_bytes(text if isinstance(text, bytes) else text.encode())
     path.write_text(read(name), encoding='utf-8')
     return change(path, *edits, **settings)
 
 
 def change(path, *edits, **settings):
-    """Edit the program at `path`. Returns `path`."""
+    """Edit the program at `path`: pairs (old, new), and lines `name = value`. Returns `path`.
+
+    Each has to be there once.
+    """
     source = path.read_text(encoding='utf-8')
     for old, new in edits:
-        source = replace(source, old, new)
-    path.write_text(edit(source, **settings), encoding='utf-8')
+        source = replace(source, re.escape(old), new)
+    for name, value in settings.items():
+        source = replace(source, rf'^{name} = .*$', f'{name} = {value!r}')
+    path.write_text(source, encoding='utf-8')
     return path
 
 
@@ -104,8 +88,7 @@ def load(path):
     """Import the program at `path` as a module of its own."""
     name = f'{path.stem}_{time.monotonic_ns()}'
     spec = importlib.util.spec_from_file_location(name, path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
+    sys.modules[name] = module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
@@ -113,23 +96,40 @@ def load(path):
 def environment(**changes):
     """The environment of a user: without what this machine sets for its own convenience."""
     hidden = ('PYTHONUNBUFFERED', 'PYTHONIOENCODING', 'PYTHONUTF8', 'COLUMNS', 'LINES')
-    clean = {name: value for name, value in os.environ.items() if name not in hidden}
-    return {**clean, **changes}
+    return {name: value for name, value in os.environ.items() if name not in hidden} | changes
 
 
-def run(path, *arguments, code=0, timeout=120, cwd=None, env=None):
-    """Run the program at `path` as a user does. Its exit code has to be `code` (None: any)."""
-    done = subprocess.run(
-        [sys.executable, str(path), *arguments],
-        capture_output=True,
-        timeout=timeout,
-        cwd=cwd,
-        env=environment(**(env or {})),
+def start(path, *arguments, env=(), **options):
+    """Start `python path arguments` as a user does. `options` are those of subprocess.Popen."""
+    return subprocess.Popen(
+        [sys.executable, *map(str, (path, *arguments))],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding='utf-8',
+        errors='backslashreplace',
+        env=environment(**dict(env)),
+        **options,
     )
-    done.stdout = done.stdout.decode('utf-8', 'backslashreplace').replace('\r\n', '\n')
-    done.stderr = done.stderr.decode('utf-8', 'backslashreplace').replace('\r\n', '\n')
-    assert code is None or done.returncode == code, (done.returncode, done.stdout, done.stderr)
-    return done
+
+
+def finish(process, code=0):
+    """Wait for the end of what start() has started. Its exit code has to be `code`."""
+    try:
+        output = process.communicate(timeout=120)
+    finally:
+        process.terminate()  # if it hangs
+    return checked(process.returncode, code, *output)
+
+
+def run(path, *arguments, code=0, **options):
+    """Run the program at `path` as a user does. Its exit code has to be `code`."""
+    return finish(start(path, *arguments, **options), code)
+
+
+def checked(returncode, code, stdout, stderr):
+    """What a run has printed. Its exit code has to be `code`: None: any, -N: killed by signal N."""
+    assert code is None or returncode == code, (returncode, stdout, stderr)
+    return subprocess.CompletedProcess([], returncode, stdout, stderr)
 
 
 # ----------------------------------------------------------
@@ -142,51 +142,31 @@ if FORK:  # torch._dynamo: the optimizer imports it, and that takes seconds
 
 
 def child(path, arguments, patches, folder):
-    """What `python path arguments` does, after the statements in `patches`. Output: `folder`."""
-    import tqdm
-
+    """What `python path arguments` does, after the statements in `patches`. Output: in `folder`."""
     torch.set_num_threads(1)
     tqdm.tqdm.set_lock(threading.RLock())  # its own lock, a semaphore, would outlive a kill
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
-    for number, name in ((1, 'stdout'), (2, 'stderr')):
-        os.dup2(os.open(f'{folder}/{name}', os.O_WRONLY | os.O_CREAT), number)
-        errors = 'strict' if number == 1 else 'backslashreplace'
-        stream = open(number, 'w', encoding='utf-8', errors=errors, closefd=False)
-        setattr(sys, name, stream)
-    sys.argv[1:], code = arguments, 0
-    try:
-        for patch in patches:
-            exec(patch, {})
-        runpy.run_path(str(path), run_name='__main__')
-    except SystemExit as error:
-        code = error.code or 0
-        if not isinstance(code, int):
-            print(code, file=sys.stderr)
-            code = 1
-    except BaseException:
-        traceback.print_exc()
-        code = 1
-    with contextlib.suppress(OSError):
-        sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
+    for name, errors in (('stdout', 'strict'), ('stderr', 'backslashreplace')):
+        setattr(sys, name, open(f'{folder}/{name}', 'w', encoding='utf-8', errors=errors))
+    for patch in patches:
+        exec(patch, {})
+    sys.argv[1:] = arguments
+    runpy.run_path(str(path), run_name='__main__')
 
 
 class Running:
     """The program at `path`, running in a forked process. `patches` are run before it."""
 
     def __init__(self, path, *arguments, patches=()):
-        self.folder = Path(tempfile.mkdtemp())
-        options = (path, arguments, patches, self.folder)
+        self.folder = tempfile.TemporaryDirectory()
+        options = (path, arguments, patches, self.folder.name)
         self.process = context.Process(target=child, args=options, daemon=True)
         self.process.start()
 
     def output(self, name='stdout'):
         """What it has printed so far."""
-        path = self.folder / name
-        if not path.exists():
-            return ''
-        return path.read_bytes().decode('utf-8', 'backslashreplace').replace('\r\n', '\n')
+        path = Path(self.folder.name, name)
+        return path.read_text(encoding='utf-8', errors='replace') if path.exists() else ''
 
     def wait_for(self, words, timeout=60):
         """Wait until `words` are in its output, or until it has ended."""
@@ -196,20 +176,19 @@ class Running:
             time.sleep(0.002)
 
     def end(self, code=0, timeout=60):
-        """Wait for its end. Its exit code has to be `code`: None: any, -N: killed by signal N."""
+        """Wait for its end. Its exit code has to be `code`."""
         self.process.join(timeout)
         returncode = 'hang' if self.process.is_alive() else self.process.exitcode
         self.process.kill()
         self.process.join()
-        done = subprocess.CompletedProcess([], returncode, self.output(), self.output('stderr'))
-        shutil.rmtree(self.folder)
-        assert code is None or returncode == code, (returncode, done.stdout, done.stderr)
-        return done
+        stdout, stderr = self.output(), self.output('stderr')
+        self.folder.cleanup()
+        return checked(returncode, code, stdout, stderr)
 
 
-def quick(path, *arguments, patches=(), code=0, timeout=60):
+def quick(path, *arguments, patches=(), code=0):
     """What run() does, in a forked process."""
-    return Running(path, *arguments, patches=patches).end(code, timeout)
+    return Running(path, *arguments, patches=patches).end(code)
 
 
 def at_call(function, number, action):
@@ -218,7 +197,6 @@ def at_call(function, number, action):
     `function` is a name such as 'torch.save', its arguments are in the list `args`. A negative
     number, ~number, means before that call.
     """
-    owner, attribute = function.rsplit('.', 1)
     return f"""
 import os, signal, sys, torch
 real, calls = {function}, iter(range(10**9))
@@ -230,11 +208,7 @@ def patched(*args, **kwargs):
     if call == {number}:
         {action}
     return result
-{owner}.{attribute} = patched"""
-
-
-# ----------------------------------------------------------
-# Looking at what a run has printed and saved
+{function} = patched"""
 
 
 def steps(done):
@@ -245,14 +219,14 @@ def steps(done):
 
 def last_line(done, *words):
     """Assert that what a run says in the end, on standard error, has these words."""
-    lines = [line for line in done.stderr.splitlines() if line.strip()]
-    assert lines and all(str(word) in lines[-1] for word in words), (words, done.stderr)
-    return lines[-1]
+    line = done.stderr.rstrip().rpartition('\n')[2]
+    assert line and all(str(word) in line for word in words), (words, done.stderr)
+    return line
 
 
-def read_checkpoint(path):
-    """The dict in a checkpoint, the path of which may also be its folder."""
-    return torch.load(path / CHECKPOINT if path.is_dir() else path, weights_only=True)
+def read_checkpoint(folder, name=CHECKPOINT):
+    """The dict in a checkpoint."""
+    return torch.load(folder / name, weights_only=True)
 
 
 def equal(a, b):
@@ -261,6 +235,4 @@ def equal(a, b):
         return a.keys() == b.keys() and all(equal(a[key], b[key]) for key in a)
     if isinstance(a, (list, tuple)):
         return len(a) == len(b) and all(map(equal, a, b))
-    if torch.is_tensor(a):
-        return a.dtype == b.dtype and torch.equal(a, b)
-    return type(a) is type(b) and a == b
+    return torch.equal(a, b) if torch.is_tensor(a) else a == b

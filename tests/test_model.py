@@ -11,14 +11,6 @@ import torch
 import torch.nn as nn
 from torch.nn import functional as F
 
-SIZES = [(32, 16), (24, 8), (16, 16), (20, 6)]  # n_embd, head_size
-
-
-@pytest.fixture(scope='module')
-def model(gpt):
-    """A model with random parameters, in float64."""
-    return randomized(gpt.GPTLanguageModel())
-
 
 def randomized(module):
     """The module with all parameters random, layer norms and biases too. In float64, eval mode."""
@@ -29,10 +21,14 @@ def randomized(module):
     return module.double().eval()
 
 
-def tokens(gpt, *shape, seed=0):
+@pytest.fixture(scope='module')
+def model(gpt):
+    return randomized(gpt.GPTLanguageModel())
+
+
+def tokens(*shape, seed=0):
     """Random characters."""
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randint(gpt.vocab_size, shape, generator=generator)
+    return torch.randint(65, shape, generator=torch.Generator().manual_seed(seed))
 
 
 def assert_close(ours, theirs, tolerance=1e-11):
@@ -40,65 +36,48 @@ def assert_close(ours, theirs, tolerance=1e-11):
     torch.testing.assert_close(ours, theirs, rtol=0, atol=tolerance)
 
 
-# ----------------------------------------------------------
-# In numpy, from the formulas
-
-
 def softmax(scores):
-    """Scores (..., n) -> probabilities (..., n)."""
+    """In numpy: scores (..., n) -> probabilities (..., n)."""
     e = np.exp(scores - scores.max(-1, keepdims=True))
     return e / e.sum(-1, keepdims=True)
 
 
-def attention(q, k, v):
-    """(T, head_size) each -> (T, head_size). Position t averages the values up to its own."""
-    rows = [
-        softmax(q[t] @ k[: t + 1].T / math.sqrt(q.shape[-1])) @ v[: t + 1] for t in range(len(q))
-    ]
-    return np.stack(rows)
-
-
-def layer_norm(x, weight, bias):
-    """(T, n_embd) -> (T, n_embd)."""
-    centered = x - x.mean(-1, keepdims=True)
-    return centered / np.sqrt(x.var(-1, keepdims=True) + 1e-5) * weight + bias
-
-
 def forward(model, idx, n_head):
-    """The logits (T, vocab_size) for characters idx (T,), from the parameters by their names."""
+    """In numpy, from the formulas: the logits (T, vocab_size) for characters idx (T,)."""
     p = {name: parameter.numpy() for name, parameter in model.state_dict().items()}
 
     def linear(x, name):
         return x @ p[f'{name}.weight'].T + p.get(f'{name}.bias', 0)
 
     def norm(x, name):
-        return layer_norm(x, p[f'{name}.weight'], p[f'{name}.bias'])
+        centered = x - x.mean(-1, keepdims=True)
+        normed = centered / np.sqrt(x.var(-1, keepdims=True) + 1e-5)
+        return normed * p[f'{name}.weight'] + p[f'{name}.bias']
+
+    def attention(x, name):
+        """Position t averages the values up to its own."""
+        q, k, v = [linear(x, f'{name}.{part}') for part in ('query', 'key', 'value')]
+        scores = [k[: t + 1] @ q[t] / math.sqrt(q.shape[1]) for t in range(len(x))]
+        return np.stack([softmax(row) @ v[: len(row)] for row in scores])
 
     x = p['token_embedding_table.weight'][idx] + p['position_embedding_table.weight'][: len(idx)]
-    for layer in range(len(model.blocks)):
-        at = f'blocks.{layer}'
-        normed, heads = norm(x, f'{at}.ln1'), []
-        for head in range(n_head):
-            names = [f'{at}.sa.heads.{head}.{name}' for name in ('query', 'key', 'value')]
-            heads.append(attention(*[linear(normed, name) for name in names]))
+    for at in [f'blocks.{layer}' for layer in range(len(model.blocks))]:
+        normed = norm(x, f'{at}.ln1')
+        heads = [attention(normed, f'{at}.sa.heads.{head}') for head in range(n_head)]
         x = x + linear(np.concatenate(heads, -1), f'{at}.sa.proj')
         hidden = linear(norm(x, f'{at}.ln2'), f'{at}.ffwd.net.0')
         x = x + linear(np.maximum(hidden, 0), f'{at}.ffwd.net.2')
     return linear(norm(x, 'ln_f'), 'lm_head')
 
 
-# ----------------------------------------------------------
-# The parts
-
-
-@pytest.mark.parametrize('n_embd, head_size', SIZES)
+@pytest.mark.parametrize('n_embd, head_size', [(32, 16), (24, 8), (16, 16), (20, 6)])
 def test_a_head_is_torchs_own_attention(gpt, monkeypatch, n_embd, head_size):
     monkeypatch.setattr(gpt, 'n_embd', n_embd)
     head = randomized(gpt.Head(head_size))
     x = torch.randn(3, 9, n_embd, dtype=torch.float64)
     q, k, v = head.query(x), head.key(x), head.value(x)
     assert_close(head(x), F.scaled_dot_product_attention(q, k, v, is_causal=True))
-    assert all(layer.bias is None for layer in (head.query, head.key, head.value))
+    assert len(list(head.parameters())) == 3  # no biases
 
 
 def test_heads_of_any_size_stand_side_by_side(gpt):
@@ -109,7 +88,8 @@ def test_heads_of_any_size_stand_side_by_side(gpt):
 
 @pytest.mark.parametrize('length', [1, 7, 16])
 def test_the_model_is_the_formulas_in_numpy(gpt, model, length):
-    idx, targets = tokens(gpt, 2, length), tokens(gpt, 2, length, seed=1)
+    """A longer text than the context is refused (rkfg/gpt-2 10)."""
+    idx, targets = tokens(2, length), tokens(2, length, seed=1)
     logits, loss = model(idx, targets)
     expected = np.stack([forward(model, row.numpy(), gpt.n_head) for row in idx])
     assert_close(logits, torch.from_numpy(expected))
@@ -117,12 +97,8 @@ def test_the_model_is_the_formulas_in_numpy(gpt, model, length):
     assert loss.item() == pytest.approx(-np.log(probs).mean())
     without, no_loss = model(idx)
     assert torch.equal(without, logits) and no_loss is None
-
-
-def test_a_longer_text_than_the_context_is_refused(gpt, model):
-    """rkfg/gpt-2 10"""
     with pytest.raises(AssertionError, match='17 characters are more than block_size=16'):
-        model(tokens(gpt, 1, 17))
+        model(tokens(1, 17))
 
 
 def test_initial_parameters(gpt):
@@ -138,10 +114,6 @@ def test_initial_parameters(gpt):
     assert np.mean(losses) == pytest.approx(math.log(65), abs=0.25)
 
 
-# ----------------------------------------------------------
-# Dropout
-
-
 @pytest.fixture
 def dropping(gpt, monkeypatch):
     """gpt.py with dropout."""
@@ -150,32 +122,24 @@ def dropping(gpt, monkeypatch):
     return gpt
 
 
-def assert_drops(module, x):
-    """`module(x)` is all ones, apart from dropout, which is there in training only."""
-    assert_close(module.eval()(x), torch.ones_like(module(x)), 1e-6)
-    out = module.train()(x)
-    kept = out != 0
-    assert_close(out[kept], torch.ones_like(out[kept]) / 0.7, 1e-6)
-    assert 1 - kept.float().mean().item() == pytest.approx(0.3, abs=0.02)
+def test_dropout_is_of_weights_and_of_what_attention_and_feed_forward_return(dropping):
+    """Each returns only ones, apart from dropout, which is there in training only.
 
-
-def test_a_head_drops_weights(dropping):
-    """With one character, its only weight is 1. Its value, 1 here, is kept or dropped."""
-    head = dropping.Head(16)
+    For a head, that is one character, the only weight of which is 1, with values of 1.
+    """
+    head, heads = dropping.Head(16), dropping.MultiHeadAttention(2, 16)
+    ffwd, many = dropping.FeedForward(32), torch.randn(100, 16, 32)
     nn.init.constant_(head.value.weight, 1 / 32)
-    assert_drops(head, torch.ones(20_000, 1, 32))
-
-
-def test_multi_head_attention_and_feed_forward_drop_what_they_return(dropping):
-    heads, ffwd = dropping.MultiHeadAttention(2, 16), dropping.FeedForward(32)
-    for module, last in ((heads, heads.proj), (ffwd, ffwd.net[2])):
+    for last in (heads.proj, ffwd.net[2]):
         nn.init.zeros_(last.weight)
         nn.init.ones_(last.bias)
-        assert_drops(module, torch.randn(100, 16, 32))
-
-
-# ----------------------------------------------------------
-# Generating text
+    for module, x in ((head, torch.ones(20_000, 1, 32)), (heads, many), (ffwd, many)):
+        out = module.eval()(x)
+        assert_close(out, torch.ones_like(out), 1e-6)
+        out = module.train()(x)
+        kept = out[out != 0]
+        assert_close(kept, torch.ones_like(kept) / 0.7, 1e-6)
+        assert len(kept) / out.numel() == pytest.approx(0.7, abs=0.02)
 
 
 @pytest.mark.parametrize('length', [1, 40])
@@ -185,7 +149,7 @@ def test_generate_continues_the_text_also_past_block_size(gpt, model, length):
     def generate(seed):
         return model.generate(idx, 30, generator=torch.Generator().manual_seed(seed))
 
-    idx, before, seen = tokens(gpt, 3, length), torch.get_rng_state(), set()
+    idx, before, seen = tokens(3, length), torch.get_rng_state(), set()
     hook = model.register_forward_hook(lambda _, __, output: seen.add(output[0].requires_grad))
     out = generate(1)
     hook.remove()
@@ -196,7 +160,7 @@ def test_generate_continues_the_text_also_past_block_size(gpt, model, length):
 
 @pytest.mark.parametrize('temperature', [1.0, 0.5, 2.0])
 def test_characters_come_as_often_as_they_should(gpt, model, temperature):
-    idx, generator = tokens(gpt, 1, 3), torch.Generator().manual_seed(0)
+    idx, generator = tokens(1, 3), torch.Generator().manual_seed(0)
     out = model.generate(idx.expand(20_000, 3), 1, temperature, generator)
     shares = np.bincount(out[:, -1].numpy(), minlength=gpt.vocab_size) / 20_000
     probs = softmax(forward(model, idx[0].numpy(), gpt.n_head)[-1] / temperature)
@@ -224,10 +188,6 @@ def test_sample_follows_the_prompt(gpt, model, monkeypatch):
         assert gpt.encode_string(gpt.sample(model, 30)) == idx[0, len(codes) :].tolist()
 
 
-# ----------------------------------------------------------
-# The comments about shapes
-
-
 def comments_about_shapes(path):
     """{line number: ('scores', 'B, T, T')} of the lines such as `scores = ...  # (B, T, T)`."""
     found = {}
@@ -242,32 +202,25 @@ def comments_about_shapes(path):
 
 def test_comments_about_shapes_are_true(tiny, tmp_path):
     """What a line computes is held to the comment behind it, while the program runs."""
-    gpt = tiny(block_size=11, n_embd=28, n_head=4, batch_size=3)
-    path = tmp_path / 'gpt.py'
-    comments, wrong, checked = comments_about_shapes(path), [], set()
+    gpt, path = tiny(block_size=11, n_embd=28, n_head=4, batch_size=3), tmp_path / 'gpt.py'
+    comments, lines, wrong, checked = comments_about_shapes(path), {}, [], set()
     sizes = {'B': 3, 'T': 5, 'C': 28, 'head_size': 7, 'num_heads': 4, 'vocab_size': gpt.vocab_size}
 
     def trace(frame, event, argument):
-        """Python calls this for each function, and what it returns for each line of that one."""
-        code, line = frame.f_code, None
-        if code.co_filename != str(path) or code.co_name.startswith('<'):
+        """Python calls this before each line, and when a function returns."""
+        if frame.f_code.co_filename != str(path) or frame.f_code.co_name.startswith('<'):
             return None
+        line = lines.pop(frame, None)  # the one that has just been computed
+        if line in comments:
+            name, shape = comments[line]
+            seen = tuple((argument if name == 'return' else frame.f_locals[name]).shape)
+            if seen != eval(f'({shape},)', {}, sizes):
+                wrong.append(f'line {line}: {name} is {seen}, not ({shape})')
+            checked.add(line)
+        lines[frame] = frame.f_lineno
+        return trace
 
-        def trace_lines(frame, event, argument):
-            nonlocal line
-            if line in comments:
-                name, shape = comments[line]
-                value = argument if name == 'return' else frame.f_locals[name]
-                seen, expected = tuple(value.shape), eval(f'({shape},)', {}, sizes)
-                if seen != expected:
-                    wrong.append(f'line {line}: {name} is {seen}, not ({shape})')
-                checked.add(line)
-            line = frame.f_lineno
-            return trace_lines
-
-        return trace_lines
-
-    model, idx, before = gpt.GPTLanguageModel(), tokens(gpt, 3, 5), sys.gettrace()
+    model, idx, before = gpt.GPTLanguageModel(), tokens(3, 5), sys.gettrace()
     sys.settrace(trace)
     try:
         model.generate(idx, 1)

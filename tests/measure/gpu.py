@@ -46,6 +46,7 @@ class Part:
         self.text = nano_text.read_text(encoding='utf-8') if self.nano else helpers.INPUT
         self.text = helpers.TEXT if self.dry else self.text
         self.device, self.results = 'cpu' if self.dry else 'cuda', {}
+        self.half = 10 if self.dry else 100  # steps
         tests = [] if self.dry else [str(helpers.ROOT / 'tests')]  # none: pytest's own help
         command = [sys.executable, '-m', 'pytest', '-q', *(tests or ['--version'])]
         self.begun = subprocess.Popen(
@@ -124,16 +125,13 @@ class Part:
         return {**busy, 'launches': launches, 'operation, calls, ms': top}
 
     def torchrun(self):
-        """One process under torchrun, and the same without: the losses agree."""
-        result = {}
-        for name, extra in (('without', []), ('with', ['-m', 'torch.distributed.run'])):
-            settings = self.settings(max_iters=200, eval_interval=200, max_new_tokens=10)
-            with tempfile.TemporaryDirectory() as folder:
-                path = helpers.copy(folder, text=self.text, **settings)
-                options = ['--standalone', '--nproc-per-node=1'] if extra else []
-                lines, seconds = measuring.watch([sys.executable, *extra, *options, str(path)])
-            result[name] = {'seconds': round(seconds, 1), 'rows': measuring.curve(lines)}
-        return result
+        """One process under torchrun. Its losses are to be those of checkpoints(), in one go."""
+        command = [sys.executable, '-m', 'torch.distributed.run', '--standalone']
+        settings = {**self.settings(), 'max_iters': 2 * self.half, 'eval_interval': self.half}
+        with tempfile.TemporaryDirectory() as folder:
+            path = helpers.copy(folder, text=self.text, **settings)
+            lines, seconds = measuring.watch([*command, '--nproc-per-node=1', str(path)])
+        return {'seconds': round(seconds, 1), 'rows': measuring.curve(lines)}
 
     def checkpoints(self):
         """A run that goes from the CPU to the GPU and back; and one that is resumed on the GPU."""
@@ -144,8 +142,11 @@ class Part:
                 done = helpers.quick(helpers.copy(folder, **settings))
                 losses[f'to step {steps} on {device}'] = rows_of(done.stdout)
         go_on = '        if step < max_iters:\n'
-        stop = (go_on, f'        if step == 100 and not resume:\n            sys.exit()\n{go_on}')
-        settings = {'max_iters': 200, 'eval_interval': 100, 'max_new_tokens': 1}
+        stop = (
+            go_on,
+            f'        if step == {self.half} and not resume:\n            sys.exit()\n{go_on}',
+        )
+        settings = {'max_iters': 2 * self.half, 'eval_interval': self.half, 'max_new_tokens': 1}
         for name, edits in (('in one go', []), ('stopped and resumed', [stop])):
             with tempfile.TemporaryDirectory() as folder:
                 path = helpers.copy(folder, text=self.text, edits=edits, **self.settings())

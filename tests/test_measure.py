@@ -1,0 +1,38 @@
+"""What measures: the GPU's script on a CPU, and the programs of the experiments."""
+
+import json
+import sys
+
+import helpers
+
+sys.path.insert(0, str(helpers.ROOT / 'tests' / 'measure'))
+
+import experiments  # noqa: E402
+import gpu  # noqa: E402
+
+NANO = "print('step 0: train loss 4.2, val loss 4.3')"
+
+
+def test_all_of_gpu_py_runs_dry(tmp_path, monkeypatch):
+    text = tmp_path / 'nano' / 'data' / 'shakespeare_char' / 'input.txt'
+    text.parent.mkdir(parents=True)
+    text.write_text(helpers.TEXT)
+    (tmp_path / 'nano' / 'train.py').write_text(NANO)
+    output = tmp_path / 'gpu.json'
+    options = ['--dry', '--nanogpt', str(tmp_path / 'nano'), '--output', str(output)]
+    monkeypatch.setattr(sys, 'argv', ['gpu.py', *options])
+    gpu.main()
+    results = json.loads(output.read_text())
+    assert not [part for part, value in results.items() if 'Traceback' in str(value)]
+    assert len(results) == 9 and results['nanogpt']['curve'][0][2:] == [4.2, 4.3]
+    losses = results['checkpoints']['in one go'][-1][1:]
+    assert results['checkpoints']['stopped and resumed'][-1][1:] == losses
+    assert results['torchrun']['rows'][-1][1:] == losses
+
+
+def test_every_experiment_is_a_program_of_its_own(tmp_path):
+    keys = set()
+    for name in experiments.EXPERIMENTS:
+        (tmp_path / name).mkdir()
+        keys.add(experiments.key(experiments.write_program(name, tmp_path / name, 1337)))
+    assert len(keys) == len(experiments.EXPERIMENTS)

@@ -1,0 +1,101 @@
+"""The pages: links, names, commands, code, tables, pictures; the sizes of the programs."""
+
+import ast
+import io
+import re
+import sys
+import tokenize
+from xml.etree import ElementTree
+
+import pytest
+
+import helpers
+
+sys.path.insert(0, str(helpers.ROOT / 'tests' / 'measure'))
+
+import tables  # noqa: E402
+
+FILES = ['README.md', 'tests/README.md', 'tests/exercise/README.md', 'tests/measure/README.md']
+PAGES = {name: (helpers.ROOT / name).read_text(encoding='utf-8') for name in FILES}
+PAGE, SOURCE = PAGES['README.md'], helpers.read()
+
+
+def without_code(page):
+    return re.sub(r'^```.*?^```$', '', page, flags=re.M | re.S)
+
+
+def anchors(path):
+    """The anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r'^#+ (.*)$', without_code(path.read_text(encoding='utf-8')), re.M)
+    return {re.sub(r'[^\w -]', '', heading.lower()).replace(' ', '-') for heading in headings}
+
+
+@pytest.mark.parametrize('name', FILES)
+def test_links_lead_somewhere(name):
+    found = re.findall(r'\]\(([^)]+)\)|src="([^"]+)"', without_code(PAGES[name]))
+    for link in filter(None, sum(found, ())):
+        if not link.startswith('https://'):
+            file, _, anchor = link.partition('#')
+            path = (helpers.ROOT / name).parent / file if file else helpers.ROOT / name
+            assert path.exists(), link
+            assert not anchor or anchor in anchors(path), link
+
+
+@pytest.mark.parametrize('name', FILES)
+def test_names_and_commands_exist(name):
+    code = SOURCE + helpers.read('bigram.py')
+    settings = re.findall(r'`(\w+) = ([^`]+)`', PAGES[name])
+    for setting, value in settings:
+        assert re.search(rf'^{setting} = |\b{setting}=', code, re.M), setting
+        ast.literal_eval(value)
+    for word in re.findall(r'`([a-z]\w*_\w+)`', PAGES[name]):
+        assert re.search(rf'\b{word}\b', code) or word in ('top_k', 'find_unused_parameters'), word
+    for path in re.findall(r'python3? ((?:tests/[\w/]+|\w+)\.py)', PAGES[name]):
+        assert (helpers.ROOT / path).exists() or path == 'my_gpt.py', path
+    for command in re.findall(r'^\| `(\w+\.py)', PAGES['tests/measure/README.md'], re.M):
+        assert (helpers.ROOT / 'tests' / 'measure' / command).exists(), command
+
+
+def test_code_on_the_page_is_that_of_gpt_py():
+    tree = ast.parse(SOURCE)
+    learn = next(node for node in tree.body if getattr(node, 'name', '') == 'learn')
+    blocks = re.findall(r'^```(\w+)\n(.*?)^```$', PAGE, re.M | re.S)
+    assert ('python', ast.get_source_segment(SOURCE, learn) + '\n') in blocks
+    drawn = next(text for _, text in blocks if text.startswith('idx  '))
+    assert ''.join(f'#     {line}\n' for line in drawn.splitlines()) in SOURCE
+
+
+def test_notebook_code_runs(tmp_path, monkeypatch, capsys):
+    code = next(text for text in re.findall(r'```python\n(.*?)```', PAGE, re.S) if 'load' in text)
+    path = helpers.copy(tmp_path, text=helpers.INPUT, **helpers.TINY)
+    helpers.quick(path)
+    monkeypatch.setitem(sys.modules, 'gpt', helpers.load(path))
+    exec(code, {})
+    assert capsys.readouterr().out.splitlines()[-1] and 'The king' in code
+
+
+@pytest.mark.parametrize('path', tables.PAGES, ids=lambda path: path.parent.name)
+def test_tables_are_those_of_the_results(path):
+    page = path.read_text(encoding='utf-8')
+    assert tables.filled(page) == page, 'run tests/measure/tables.py'
+    assert (
+        len(re.findall('^<!-- end -->$', page, re.M)) == len(re.findall('^<!-- ', page, re.M)) / 2
+    )
+
+
+def test_pictures_can_be_drawn():
+    for path in re.findall(r'src="([^"]+\.svg)"', PAGE):
+        assert ElementTree.parse(helpers.ROOT / path).getroot().tag.endswith('svg')
+    assert all('alt="' in line for line in PAGE.splitlines() if '<img' in line)
+
+
+@pytest.mark.parametrize('name, lines, size', [('gpt.py', 600, 29e3), ('bigram.py', 280, 14e3)])
+def test_programs_are_short_and_mostly_explanation(name, lines, size):
+    source = helpers.read(name)
+    assert len(source.splitlines()) <= lines and len(source.encode()) <= size
+    words = 0
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT or token.string.startswith('"""'):
+            words += len(token.string)
+    assert words > 0.5 * len(re.sub(r'\s*\n\s*', '\n', source))
+    assert len(PAGE.splitlines()) <= 200
