@@ -27,7 +27,7 @@ def show(folder, shown, **options):
     path = helpers.copy(folder, **{**TINY, **options})
     helpers.load(path).train()
     arguments = [shown, '--program', str(path), '--output', str(folder / 'look.html')]
-    done = helpers.run(LOOK, '--no-browser', *arguments)
+    done = helpers.quick(LOOK, '--no-browser', *arguments)
     return helpers.load(path), done.stdout, (folder / 'look.html').read_text(encoding='utf-8')
 
 
@@ -92,7 +92,7 @@ def test_a_long_text_in_a_foreign_alphabet_and_errors(tmp_path):
     assert ''.join(tokens) == 'ли&gt;↵⇥не␣&amp;␣быть?U+200B'
     wrong = [('unknown characters', 'z'), ('none.pt yet', '--checkpoint', 'none.pt')]
     for words, *arguments in [*wrong, ("file or directory: 'none.py'", '--program', 'none.py')]:
-        done = helpers.run(LOOK, '--program', gpt.__file__, *arguments, code=1)
+        done = helpers.quick(LOOK, '--program', gpt.__file__, *arguments, code=1)
         assert words in done.stderr and done.stderr.count('\n') == 1
 
 

@@ -6,7 +6,6 @@ A table stands between <!-- its name --> and <!-- end -->. (A number in a senten
 written by hand.) A test compares, so run this after measuring.
 """
 
-import math
 import statistics
 
 import budgets
@@ -60,22 +59,16 @@ def taken_away():
 
 def published():
     results = measuring.read()
-    hour, gpu = results['budgets']['1 hour']['Tiny Shakespeare'], results['gpu']
-    nano = results['default']['nanoGPT, 32 bits']
+    gpu, nano = results['gpu'], results['default']['nanoGPT, 32 bits']
     by_us = f'us: {nano["seconds"]:.0f} s, 32 bits (its README: 1.88, 3 minutes, a MacBook)'
     rows = [['nanoGPT, recipe for a CPU', '0.80', f'{nano["loss"]:.2f}', by_us]]
-    rows.append(['[MiniGPT](https://arxiv.org/abs/2605.17398)', '0.83', '1.7236', 'its paper'])
     for bits in (32, 16):
         run = results['default'][f'Tiny Shakespeare, {bits} bits']
         how = f'us: {run["seconds"]:.0f} s, median of {len(run["all_loss"])} runs'
         rows.append([f'**gpt.py**, {bits} bits', '0.42', f'{run["loss"]:.3f}', how])
-    rows.append(['[MiniGPT](https://arxiv.org/abs/2605.17398)', '10.77', '1.4780', 'its paper'])
     rows.append(['nanoGPT, recipe for a GPU', '10.65', '1.4697', 'its README: 3 minutes, an A100'])
     loss, how = gpu['the larger model as it is']['loss'], 'us: about 200 s, an H100, 16 bits'
     rows.append(['gpt.py, the two lines for a GPU', '10.79', f'{loss:.3f}', how])
-    how = f'us: {hour["seconds"] / 60:.0f} minutes, 16 bits, one run'
-    size = f'{hour["parameters"] / 1e6:.2f}'
-    rows.append(['gpt.py, the settings for 1 hour', size, f'{hour["loss"]:.3f}', how])
     return table(['model', 'parameters, millions:', 'loss:', 'measured by whom, and how'], rows)
 
 
@@ -93,16 +86,6 @@ def by_budget():
         rows.append([name, lines or 'gpt.py as it is', size, seconds, *losses])
     head = ['budget', 'lines', 'millions of parameters:', 'seconds:']
     return table([*head, *[f'{text}:' for text in measuring.TEXTS]], rows)
-
-
-def ladder():
-    losses = dict(measuring.read()['ladder']['Tiny Shakespeare'])
-    del losses['seconds of bigram.py']
-    losses['**gpt.py**'] = measuring.read()['default']['Tiny Shakespeare, 16 bits']['loss']
-    order = sorted(losses, key=losses.get, reverse=True)
-    rows = [['nats', *[f'{losses[name]:.2f}' for name in order]]]
-    rows.append(['bits', *[f'{losses[name] / math.log(2):.2f}' for name in order]])
-    return table(['', *[f'{name}:' for name in order]], rows)
 
 
 def growth():
@@ -130,7 +113,7 @@ def larger():
     return table(['setting', 'values', 'ms', 'peak memory, MB', 'exponent of time:'], rows)
 
 
-TABLES = [built_up, taken_away, published, by_budget, ladder, growth, steps, larger]
+TABLES = [built_up, taken_away, published, by_budget, growth, steps, larger]
 
 
 def filled(page):
