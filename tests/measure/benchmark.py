@@ -8,13 +8,13 @@ medians are compared, because the speed of a machine drifts. ms: milliseconds fo
 """
 
 import json
-import math
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 
+import numpy as np
 import torch
 
 import experiments
@@ -90,12 +90,6 @@ print(json.dumps([ms, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024]
 """
 
 
-def exponent(xs, ys):
-    """b of the curve y = a * x**b that fits best."""
-    xs, ys = [math.log(x) for x in xs], [math.log(y) for y in ys]
-    return statistics.linear_regression(xs, ys).slope
-
-
 def growth():
     """How time (ms) and memory (MB) grow with the context, the width, the depth, and the batch."""
     result = {}
@@ -111,7 +105,8 @@ def growth():
             done = subprocess.run([sys.executable, '-c', code], capture_output=True, check=True)
             rows.append(json.loads(done.stdout))
         times, memory = [[round(row[i]) for row in rows] for i in (0, 1)]
-        result[name] = {'sizes': sizes, 'ms': times, 'MB': memory, 'b': exponent(sizes, times)}
+        b, _ = np.polyfit(np.log(sizes), np.log(times), 1)  # time = a * size**b
+        result[name] = {'sizes': sizes, 'ms': times, 'MB': memory, 'b': round(float(b), 2)}
     return result
 
 

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import torch
 
+import benchmark
 import experiments
 import measuring
 
@@ -94,18 +95,14 @@ def exercises():
     order = {char: near[module.char_to_index[char]].argsort(descending=True) for char in 'eqT.'}
     result['neighbors'] = {c: [module.chars[i] for i in order[c][1:6]] for c in order}
     for solution in (None, 'key-value-cache'):
-        with tempfile.TemporaryDirectory() as folder:
-            path = helpers.copy(folder, text=helpers.INPUT, device='cpu')
-            if solution:
-                experiments.apply_solution(solution, folder)
-            other = helpers.load(helpers.change(path, block_size=256, bfloat16=False))
-            torch.manual_seed(1)
-            model = other.GPTLanguageModel().eval()
-            other.sample(model, 20)
-            began = time.perf_counter()
-            text = other.sample(model, 255)
-            rate = 255 / (time.perf_counter() - began)
-            result[f'characters per second, {solution or "as it is"}'] = [round(rate), text[:20]]
+        other = benchmark.program(solution, block_size=256, bfloat16=False)
+        torch.manual_seed(1)
+        model = other.GPTLanguageModel().eval()
+        other.sample(model, 20)
+        began = time.perf_counter()
+        text = other.sample(model, 255)
+        rate = 255 / (time.perf_counter() - began)
+        result[f'characters per second, {solution or "as it is"}'] = [round(rate), text[:20]]
     return result
 
 

@@ -98,11 +98,3 @@ def median_run(runs):
         f'all_{key}': [run[key] for run in runs] for key in ('seconds', 'loss') if key in middle
     }
     return {**middle, **every}
-
-
-def first_time_below(rows, level):
-    """Seconds until the validation loss is at `level`, on a straight line between evaluations."""
-    for (t0, _, _, a), (t1, _, _, b) in zip(rows, rows[1:]):
-        if b <= level:
-            return round(t0 + (t1 - t0) * (a - level) / (a - b), 1)
-    return None
