@@ -17,7 +17,7 @@ from torch.nn import functional as F  # functions such as softmax, also explaine
 # ----------------------------------------------
 # Hyperparameters
 #
-# These are the settings. (What a model learns are its parameters.) Just skim the list.
+# These are the settings. (What a model learns are its parameters.) Skim the list.
 
 block_size = 64  # characters in a piece of text
 batch_size = 32  # pieces of text per training step (together, they are a batch)
@@ -100,11 +100,11 @@ def mean_loss(probs, counts):
 
     The better the model, the higher the probability it gives to the real text, which is the product
     of the probabilities of its characters, each given the one before it. This product is far too
-    small for a float, so we take logarithms, which turn it into a sum. They are never positive, and
-    we want a number that is small for a good model, so the loss is the mean of -ln(probability). It
-    is 0 for a model that is always certain and right, -ln(1/65) = 4.17 for one that considers all
-    65 characters equally likely, and infinite for one that gives a probability of 0 to what
-    actually comes next, even once.
+    small for a float, so we take logarithms, which turn it into a sum. Those of probabilities are
+    never positive, and we want a number that is small for a good model, so the loss is the mean of
+    -ln(probability). It is 0 for a model that is always certain and right, -ln(1/65) = 4.17 for one
+    that considers all 65 characters equally likely, and infinite for one that gives a probability
+    of 0 to what comes next, even once.
     """
     seen = counts > 0  # leave out pairs that never occur (0 * ln(0) would be nan)
     return -(counts[seen] * probs[seen].log()).sum().item() / counts.sum().item()
