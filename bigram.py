@@ -98,9 +98,9 @@ def count_pairs(part):
 def mean_loss(probs, counts):
     """How badly does a table of probabilities predict the pairs that were counted?
 
-    The better the model, the higher the probability it gives to the real text, which is the product
-    of the probabilities of its characters, each given the one before it. This product is far too
-    small for a float, so we take logarithms, which turn it into a sum. Those of probabilities are
+    The better the model, the likelier it finds the real text. The probability of the text is the
+    product of those of its characters, each given the one before it. This product is far too small
+    for a float, so we take logarithms, which turn it into a sum. Logarithms of probabilities are
     never positive, and we want a number that is small for a good model, so the loss is the mean of
     -ln(probability). It is 0 for a model that is always certain and right, -ln(1/65) = 4.17 for one
     that considers all 65 characters equally likely, and infinite for one that gives a probability
@@ -118,10 +118,10 @@ print('\nHow well can we guess?\n')
 print(f'Counting gives a loss of {mean_loss(counted, train_counts):.4f}.')
 
 # No other table has a lower loss on the text that we counted. Rows do not interact, so take one.
-# Let p[j] be its counted probability of character j, leaving out zeros, and q[j] that of another
-# table, at most 1 in total. As j comes next in a share p[j] of the cases, the mean loss of the
-# other row is -sum(p * ln(q)), and that of the counted row is -sum(p * ln(p)). Since ln(x) is never
-# larger than x - 1, the first minus the second cannot be negative:
+# Let p[j] be its counted probability of character j, leaving out zeros, and q[j] another table's,
+# at most 1 in total. As j comes next in a share p[j] of the cases, the mean loss of the other row
+# is -sum(p * ln(q)), and that of the counted row is -sum(p * ln(p)). Since ln(x) is never larger
+# than x - 1, the first minus the second cannot be negative:
 #
 #     -sum(p * ln(q / p)) >= -sum(p * (q / p - 1)) = sum(p) - sum(q) >= 0
 
@@ -156,8 +156,8 @@ class BigramLanguageModel(nn.Module):
     scores into such numbers: it takes exp(score), which is always positive, and divides by the sum
     over the row. (The scores are also called logits.)
 
-    nn.Module, PyTorch's class for models, finds all parameters in what we assign to self. Calling a
-    model like a function, model(x, y), runs its forward(x, y).
+    nn.Module, PyTorch's class for models, finds the parameters of the layers that we assign to
+    self. Calling a model like a function, model(x, y), runs its forward(x, y).
     """
 
     def __init__(self):
@@ -184,7 +184,7 @@ class BigramLanguageModel(nn.Module):
         for _ in range(max_new_tokens):
             logits, _ = self(idx[:, -1:])  # forward(), with the last character of each piece
             probs = F.softmax(logits[:, -1], dim=-1)  # (B, vocab_size)
-            # Draw one with these probabilities. (Always the likeliest would soon go in circles.)
+            # Draw one with these probabilities. (Picking the likeliest would soon go in circles.)
             idx_next = torch.multinomial(probs, num_samples=1)  # (B, 1)
             idx = torch.cat((idx, idx_next), dim=1)  # (B, T + 1)
         return idx
@@ -194,8 +194,8 @@ class BigramLanguageModel(nn.Module):
 # How does a model learn?
 #
 # To lower the loss, which way should each parameter p move? We need its slope (a derivative): how
-# fast the loss changes as p changes and the others stay. If the slope is 2, then raising p by 0.001
-# raises the loss by about 0.002, so p should be lowered. loss.backward() computes the slopes of all
+# fast the loss changes as p alone changes. If the slope is 2, then raising p by 0.001 raises the
+# loss by about 0.002, so p should be lowered. loss.backward() computes the slopes of all
 # parameters, which together are called the gradient, and leaves each in p.grad.
 #
 # It applies the chain rule backward from the loss, and so also finds the slopes of all intermediate
@@ -223,19 +223,19 @@ class BigramLanguageModel(nn.Module):
 # finds j too likely, the slope is positive, and s[j] should be lowered. The slope is 0 only where
 # the two are equal: at the counted probability.
 #
-# How far should p move? The simplest rule is p = p - learning_rate * slope. In gpt.py, using the
-# whole text would make each step slow, so we take the slope on a random batch. (Stochastic means
-# random, hence SGD, stochastic gradient descent.) Our rate, 100, is unusually large, because the
-# loss is a mean over 2,048 questions: if 20 of them use a row, its slopes are at most 0.01 in size,
-# so a step moves its scores by at most 1. We lower the rate from step to step, or else the quirks
-# of each batch would keep pushing the parameters around.
+# How far should p move? The simplest rule is p = p - learning_rate * slope. With the whole text,
+# each step of gpt.py would be slow, so both programs use a random batch. (Stochastic means random,
+# hence SGD, stochastic gradient descent.) Our rate, 100, is unusually large, because few questions
+# share a row: if 20 of the 2,048 use it, its slopes are at most 0.01 in size, so a step moves its
+# scores by at most 1. We lower the rate from step to step, or else the quirks of each batch would
+# keep pushing the parameters around.
 
 model = BigramLanguageModel().to(device)
 optimizer = torch.optim.SGD(model.parameters(), learning_rate)  # applies this rule
 
 print('\nCan we learn to guess as well?\n')
 for step in range(max_iters):
-    optimizer.param_groups[0]['lr'] = learning_rate * (1 - step / max_iters)  # all are in group 0
+    optimizer.param_groups[0]['lr'] = learning_rate * (1 - step / max_iters)  # the only group
     x, y = get_batch(train_data)
     logits, loss = model(x, y)  # how wrong is the model on this batch?
     optimizer.zero_grad()  # forget the last gradient, or the new one would be added to it
@@ -244,7 +244,7 @@ for step in range(max_iters):
     if step % 200 == 0:
         print(f'Step {step}: loss {loss.item():.4f} on the batch')
 
-scores = model.token_embedding.weight.detach().cpu()  # as plain numbers, without gradients
+scores = model.token_embedding.weight.detach().cpu()  # without the record for gradients
 learned = F.softmax(scores, dim=-1)  # the table of probabilities that the model has learned
 print(f'Learning gives a loss of {mean_loss(learned, train_counts):.4f}.')
 

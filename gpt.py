@@ -6,13 +6,13 @@ This trains a model on the plays in input.txt (two or three minutes on two CPU c
 sample. Watch the loss fall from 4.3 (a random model, worse than pure guessing) to about 1.5, as
 noise turns into dialogue.
 
-Start with bigram.py, which explains how a model learns, and the basics of PyTorch. Then read this
+Start with bigram.py, which explains how a model learns and the basics of PyTorch. Then read this
 file from top to bottom.
 
 GPT stands for generative pre-trained transformer (after Radford et al., 2018): it generates text
-and can be trained further for other tasks, such as answering questions. Transformers have layers
-called attention, by which characters gather information from those before them. (Layers are simple
-functions, most of them with parameters.) We follow Andrej Karpathy's lecture "Let's build GPT."
+and can be trained further for other tasks, such as answering questions. Here, characters gather
+information from those before them, by layers called attention. (Layers are simple functions, most
+of them with parameters.) We follow Andrej Karpathy's lecture "Let's build GPT."
 """
 
 import math
@@ -35,7 +35,7 @@ from tqdm import tqdm
 block_size = 64  # the longest context, in characters
 n_embd = 128  # how many numbers describe each character
 n_head = 2  # attention heads per block
-n_layer = 2  # blocks, one after the other
+n_layer = 2  # blocks, one after another
 dropout = 0.0  # share of numbers zeroed at random in training (useful for larger models)
 
 # training
@@ -46,7 +46,7 @@ warmup_iters = 100  # steps over which the learning rate ramps up
 weight_decay = 0.2  # how strongly parameters are pulled toward zero
 grad_clip = 1.0  # the longest gradient allowed (see learn)
 eval_interval = 500  # steps between evaluations
-eval_size = 130_000  # an evaluation reads about this many characters of each part of the text
+eval_size = 130_000  # an evaluation reads at most this many characters of each part
 seed = 1337  # the same seed repeats the same random choices
 
 # the sample
@@ -57,14 +57,14 @@ temperature = 0.8  # below 1, likely characters become likelier; above 1, less s
 # files, next to this one
 text_path = 'input.txt'  # the text to learn from
 checkpoint_path = 'gpt.pt'  # where the run is saved
-resume = False  # True: continue the saved run instead of starting a new one
+resume = False  # True: continue the saved run (if it is finished, just sample)
 
 # the hardware
 device = 'cuda' if torch.cuda.is_available() else 'cpu'  # a CUDA GPU, if there is one
 bfloat16 = True  # 16-bit numbers, where the hardware has them: faster, but less precise
 
-# For a GPU: a model 25 times this size. (On an H100 and a million characters of Shakespeare, it
-# reaches 1.47 instead of 1.57, in about 200 seconds.) Uncomment these lines to try it.
+# For a GPU: a model 25 times this size. (On a million characters of Shakespeare, the val loss falls
+# from 1.57 to 1.47, in about 200 seconds on an H100.) Uncomment these lines to try it.
 # block_size, n_embd, n_head, n_layer, dropout = 256, 384, 6, 6, 0.2
 # batch_size, max_iters, learning_rate, weight_decay = 64, 2500, 1e-3, 0.1
 
@@ -177,7 +177,7 @@ class Head(nn.Module):
     def __init__(self, head_size):
         super().__init__()
         # nn.Linear(n, m) multiplies each vector by a matrix of parameters, so that n numbers become
-        # m. Then it adds m more parameters, the bias, unless told not to (by convention).
+        # m. Then it adds m more parameters, the bias, unless told not to (as in the lecture).
         self.query = nn.Linear(n_embd, head_size, bias=False)
         self.key = nn.Linear(n_embd, head_size, bias=False)
         self.value = nn.Linear(n_embd, head_size, bias=False)
@@ -252,7 +252,7 @@ class FeedForward(nn.Module):
 
     def __init__(self, n_embd):
         super().__init__()
-        # nn.Sequential runs these one after the other. ReLU is max(0, x). Without it, two nn.Linear
+        # nn.Sequential runs these one after another. ReLU is max(0, x). Without it, two nn.Linear
         # in a row could do no more than one, since a product of two matrices is a matrix.
         self.net = nn.Sequential(
             nn.Linear(n_embd, 4 * n_embd),  # 4 by convention
@@ -275,11 +275,11 @@ class Block(nn.Module):
     small f' is. Without it, ten layers with f' = 0.1 would leave a ten-billionth.
 
     But what is added changes the size of x, from block to block and during training, and that
-    affects whatever reads x. For example, if x doubles, so do queries and keys, and the scores
-    become four times as large, and softmax may give nearly all the weight to one character. So each
-    half, and also the last layer, reads x through a layer norm (Ba et al., 2016). It subtracts the
-    mean of each vector and divides by its standard deviation. (Then parameters scale and shift each
-    channel, the same for every x.)
+    affects whatever reads x. For example, if x doubles, so do queries and keys. The scores become
+    four times as large, and softmax may give nearly all the weight to one character. So each half,
+    and also the last layer, reads x through a layer norm (Ba et al., 2016). It subtracts the mean
+    of each vector and divides by its standard deviation. (Then two parameters per channel scale and
+    shift it.)
     """
 
     def __init__(self, n_embd, n_head):
@@ -301,11 +301,11 @@ class GPTLanguageModel(nn.Module):
     def __init__(self):
         super().__init__()
         # Attention takes averages, and an average does not depend on the order of its terms. So by
-        # itself, the first block would gather the same for the t of "cat" as for that of "act".
-        # (Later blocks get a hint: only in "cat" has the a seen the c.) So we give each position a
-        # vector, too, and add it to the vector of the character. Adding need not lose anything:
-        # training can keep, say, half of the numbers for the character and half for the position.
-        # Then a key can encode a position, as in Head, and a query can ask for it.
+        # itself, the first block would tell the t of "cat" the same as the t of "act". (Later
+        # blocks get a hint: only in "cat" has the a seen the c.) So we give each position a vector,
+        # too, and add it to the vector of the character. Adding need not lose anything: training
+        # can keep, say, half of the numbers for the character and half for the position. Then a key
+        # can encode a position, as in Head, and a query can ask for it.
         self.token_embedding_table = nn.Embedding(vocab_size, n_embd)
         self.position_embedding_table = nn.Embedding(block_size, n_embd)
 
@@ -322,7 +322,7 @@ class GPTLanguageModel(nn.Module):
     def init_weights(self, module):
         """Random matrices: if all numbers were alike, all heads would learn the same thing.
 
-        (The sqrt keeps sums of n_embd terms at one size for any n_embd. 0.5 was found by trial.)
+        The sqrt makes sums of n_embd terms equally large for any n_embd. 0.5 was found by trial.
         """
         if isinstance(module, (nn.Linear, nn.Embedding)):
             nn.init.normal_(module.weight, std=0.5 / math.sqrt(n_embd))
@@ -419,8 +419,8 @@ def learn(model, optimizer, step):
     loss.backward()
     # The gradient is one long vector, with the slopes of all parameters. If its length (the square
     # root of the sum of squares) exceeds grad_clip, as it does in a fifth of the first hundred
-    # steps, it is scaled down to that length. Without this, one huge slope would drive p for ten
-    # steps and then, by its `square`, stall it for a hundred.
+    # steps, it is scaled down to that length. Without this, a batch of huge slopes would drive
+    # every p for ten steps and, by its `square`, stall it for a hundred.
     nn.utils.clip_grad_norm_(model.parameters(), grad_clip)
     optimizer.step()  # move every parameter
 
@@ -469,7 +469,7 @@ def train():
         if step % eval_interval == 0 or step == max_iters:
             train_loss, val_loss = mean_loss(model, train_data), mean_loss(model, val_data)
             val_losses[step] = val_loss
-            assert val_loss < 100, f'training diverged: try a lower {learning_rate=}'
+            assert val_loss < 100, f'training diverged: {learning_rate=} is too high'
             if step > start:
                 first_save = start == 0 and step <= eval_interval  # a new run's first
                 save(model, optimizer, step, first_save)
@@ -481,7 +481,7 @@ def train():
 
     best = min(val_losses, key=val_losses.get)
     if best < max_iters:
-        print(f'Lowest val loss above: step {best}')
+        print(f'Lowest val loss: step {best} (not kept)')
     return model
 
 
@@ -491,7 +491,7 @@ def train():
 # What does it take to continue a run as if it had never stopped? The parameters, of course. But the
 # next step also depends on the optimizer's averages, on the number of the step (which sets the
 # learning rate), and on the random generator (which picks the batch). Each evaluation after the
-# first saves this in one file, a checkpoint. (But not a GPU's generator, for dropout.)
+# first saves this in one file, a checkpoint. (A GPU's own, for dropout, is not saved.)
 
 checkpoint = folder / checkpoint_path
 assert checkpoint.suffix == '.pt', f'{checkpoint_path=} must end in .pt'
@@ -522,7 +522,7 @@ def save(model, optimizer, step, first_save):
 
 def load(model):
     """Load the saved parameters into the model. Return all that was saved."""
-    state = torch.load(checkpoint, map_location='cpu', weights_only=True)  # refuses any code in it
+    state = torch.load(checkpoint, map_location='cpu', weights_only=True)  # refuses to run code
     for name, value in config.items():
         saved = state.get('config', {}).get(name)
         assert saved == value, f'{checkpoint_path} was made with {name} = {saved!r}'
@@ -550,12 +550,12 @@ def load_model():
 # ----------------------------------------------
 # Running
 #
-# Where we know the hardware to be fast at 16-bit numbers, autocast uses them in operations where
+# Where the hardware is known to be fast at 16-bit numbers, autocast uses them in operations where
 # that rarely does harm.
 
 if 'cuda' in device:
     fast = torch.cuda.is_bf16_supported(including_emulation=False)
-else:  # what is this CPU capable of? (PyTorch cannot tell before version 2.11.)
+else:  # what is this CPU capable of? (Before PyTorch 2.11, we cannot ask.)
     found = torch.cpu.get_capabilities() if hasattr(torch.cpu, 'get_capabilities') else {}
     fast = found.get('avx512_bf16', False)
 autocast = torch.autocast(torch.device(device).type, torch.bfloat16, enabled=bfloat16 and fast)
