@@ -15,7 +15,7 @@ import helpers
 
 LONGER = dict(block_size=128, n_layer=4)
 SHORT = dict(n_embd=96, n_head=1, max_iters=750, learning_rate=8e-3, warmup_iters=50)
-HOUR = dict(n_embd=192, n_head=3, dropout=0.2, max_iters=14_000, learning_rate=2e-3)
+HOUR = dict(n_embd=192, n_head=3, dropout=0.2, max_iters=12_000, learning_rate=2e-3)
 BUDGETS = {
     '20 seconds': SHORT,
     '2 minutes': {},
