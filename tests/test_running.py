@@ -2,8 +2,7 @@
 
 import os
 import re
-import select
-import struct
+import sys
 import time
 
 import pytest
@@ -36,51 +35,26 @@ def test_greek_lines_reach_a_pipe_of_a_console_without_greek_as_they_come(tmp_pa
         assert re.match(r'[\d,]+ parameters .*\nstep 0: .*\n    .*\n', stdout)
 
 
-def screen(output, width):
-    """What a terminal shows in the end. A carriage return goes back to the start of the line."""
-    lines, column = [[]], 0
-    for char in output.replace('\r\n', '\n\r'):
-        assert char != '\x1b', 'nothing else moves the cursor'
-        if char == '\n':
-            lines.append([])
-        elif char == '\r':
-            column = 0
-        else:
-            assert column < width, 'a line runs over'
-            lines[-1][column : column + 1] = [char]
-            column += 1
-    return ''.join(''.join(line).rstrip(' ') + '\n' for line in lines)
-
-
 def in_a_terminal(path):
-    """All that the program at `path` writes into a terminal 80 columns wide."""
-    import fcntl
-    import pty
-    import termios
-
-    ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack('HHHH', 24, 80, 0, 0))
-    terminal = f'import sys; sys.stdout = sys.stderr = open({os.ttyname(theirs)!r}, "w")'
-    running, output = helpers.Running(path, patches=[terminal]), b''
-    while running.process.is_alive() or select.select([ours], [], [], 0)[0]:
-        if select.select([ours], [], [], 0.1)[0]:
-            output += os.read(ours, 4096)
-    running.end()
-    os.close(ours)
-    os.close(theirs)
-    return output.decode()
+    """All that a program writes into a terminal of 80 columns, and what stands there then."""
+    pexpect, pyte = pytest.importorskip('pexpect'), pytest.importorskip('pyte')
+    options = {'dimensions': (24, 80), 'encoding': 'utf-8', 'timeout': 60}
+    options['env'] = helpers.environment()
+    child = pexpect.spawn(sys.executable, [str(path)], **options)
+    output, screen = child.read(), pyte.Screen(80, 24)
+    pyte.Stream(screen).feed(output)
+    return output, ''.join(f'{line.rstrip()}\n' for line in screen.display)
 
 
 @pytest.mark.skipif(os.name != 'posix', reason='needs POSIX')
 def test_a_terminal_shows_the_bar_and_keeps_the_lines(tmp_path):
     """Also on resume, where the bar goes on from the step of the checkpoint."""
     path = copy(tmp_path, **SMALL)
-    output = in_a_terminal(path)
-    shown = screen(output, 80)
+    output, shown = in_a_terminal(path)
     assert re.search(r' \d+%\|.*\| [1-7]/7 ', output) and re.match(RUN, shown) and '%|' not in shown
-    output = in_a_terminal(change(path, resume=True, max_iters=9))
+    output, shown = in_a_terminal(change(path, resume=True, max_iters=9))
     assert '| 7/9 ' in output and '| 0/9' not in output and '10/9' not in output
-    assert '%|' not in screen(output, 80)
+    assert 'step 9: ' in shown and '%|' not in shown
 
 
 SESSION = """
