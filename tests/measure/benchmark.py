@@ -84,7 +84,8 @@ CHILD = """
 import json, resource, sys
 sys.path.insert(0, {folder!r})
 import benchmark
-step = benchmark.new_step(benchmark.program(bfloat16=False, **{settings!r}))
+program = benchmark.program(text=benchmark.helpers.TEXT, bfloat16=False, **{settings!r})
+step = benchmark.new_step(program)
 ms = benchmark.in_turns({{'step': step}}, turns=8, warm=1)['step']
 print(json.dumps([ms, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024]))
 """

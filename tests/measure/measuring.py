@@ -30,7 +30,7 @@ def write(section, value):
     """Replace one section. A kill at any instant leaves a whole file."""
     text = json.dumps({**read(), section: value}, indent=1, sort_keys=True, ensure_ascii=False)
     text = re.sub(
-        r'\[[^][{}]*\]', lambda found: ' '.join(found[0].split()), text
+        r'\[[^][{}"]*\]', lambda found: ' '.join(found[0].split()), text
     )  # rows of numbers
     temporary = RESULTS.with_suffix('.tmp')
     temporary.write_text(f'{text}\n', encoding='utf-8')
