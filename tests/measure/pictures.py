@@ -33,27 +33,28 @@ def curve():
     for name, color, label in (
         ('nanoGPT, 32 bits', ORANGE, "nanoGPT's CPU recipe\n0.80 M parameters, 32 bits"),
         ('Tiny Shakespeare, 32 bits', BLUE, 'gpt.py\n0.42 M parameters, 32 bits'),
-        ('Tiny Shakespeare, 16 bits', GREEN, 'gpt.py\n0.42 M, 16 bits'),
+        ('Tiny Shakespeare, 16 bits', GREEN, 'gpt.py, 16 bits'),
     ):
         seconds, _, _, losses = np.array(runs[name]['curve']).T
         axes.plot(seconds, losses, color=color, linewidth=2.5, marker='o', markersize=5)
         inside = color == GREEN  # its end lies left of the other's
         style = {'color': color, 'ha': 'right' if inside else 'left', 'va': 'center'}
         shift, at = (-4, -18) if inside else (8, 0), (seconds[-1], losses[-1])
-        text = f'{label}: {losses[-1]:.2f}'
+        text = f'{label}: {losses[-1]:.3f}'
         axes.annotate(text, at, shift, textcoords='offset points', fontsize=11, **style)
     axes.axhline(runs['nanoGPT, 32 bits']['loss'], color=GREY, linewidth=0.8, linestyle=':')
     axes.set_xlabel('seconds since the start of the process, on the same two CPU cores')
     axes.set_ylabel('validation loss')
-    axes.set_ylim(1.4, 3.0)
-    axes.set_xlim(0, 1.45 * max(run['curve'][-1][0] for run in runs.values() if 'curve' in run))
+    axes.set_ylim(1.3, 3.0)
+    axes.set_xlim(0, 1.7 * max(run['curve'][-1][0] for run in runs.values() if 'curve' in run))
     return figure
 
 
 def attention():
     """The weights of each head of each block, for one text, as they go into its dropout."""
     module = helpers.load(helpers.ROOT / 'gpt.py')
-    model, chars, T = module.load_model(), list(LINE.translate(NAMES)), len(LINE)
+    model, T = module.load_model(), len(LINE)
+    chars = list(LINE.translate(NAMES).replace('␣', '·'))
     size = (5.4 * module.n_head, 5.2 * module.n_layer)
     figure, grid = plt.subplots(module.n_layer, module.n_head, figsize=size)
     for layer, block in enumerate(model.blocks):
@@ -66,9 +67,9 @@ def attention():
             axes.plot([-0.5, T - 0.5], [-0.5, T - 0.5], color=GREY, linewidth=0.6)
             axes.set_title(f'block {layer + 1}, head {number + 1}', fontsize=17)
             axes.set_xticks(range(T), chars, fontsize=13)
-            axes.set_yticks(range(T), chars, fontsize=12, va='center')
+            axes.set_yticks(range(T), chars, fontsize=11)
             axes.tick_params(length=0, pad=2)
-            axes.set_ylabel('' if number else 'this character ...', fontsize=15)
+            axes.set_ylabel('' if number else 'this character (· is a space) ...', fontsize=15)
             last = layer == module.n_layer - 1
             axes.set_xlabel('... takes this share of its result from' * last, fontsize=15)
     figure.subplots_adjust(hspace=0.12)
