@@ -49,10 +49,15 @@ def built_up():
 
 def taken_away():
     runs, base, deviation = runs_of('baseline')
-    rows = [['gpt.py as it is', f'{base:.3f}', f'{deviation:.3f}', len(runs), '']]
+    rows = [['gpt.py', f'{base:.3f}', f'{deviation:.3f}', len(runs), '']]
     for name, words in named('taken away'):
         runs, mean, deviation = runs_of(name)
-        numbers = [f'{mean:.3f}', f'{deviation:.3f}', len(runs), f'{mean - base:+.3f}']
+        numbers = [
+            f'{mean:.3f}',
+            f'{deviation:.3f}',
+            len(runs),
+            f'{mean - base:+.3f}'.replace('-', '−'),
+        ]
         rows.append([words, *numbers])
     return table(['change', 'loss:', '±:', 'seeds:', 'difference:'], rows)
 
@@ -60,14 +65,20 @@ def taken_away():
 def published():
     results = measuring.read()
     gpu, nano = results['gpu'], results['default']['nanoGPT, 32 bits']
-    by_us = f'us: {nano["seconds"]:.0f} s, 32 bits (its README: 1.88, 3 minutes, a MacBook)'
+    by_us = f'us: {nano["seconds"]:.0f} s, 32 bits (its README: 1.88, 3 minutes, MacBook)'
     rows = [['nanoGPT, recipe for a CPU', '0.80', f'{nano["loss"]:.2f}', by_us]]
     for bits in (32, 16):
         run = results['default'][f'Tiny Shakespeare, {bits} bits']
-        how = f'us: {run["seconds"]:.0f} s, median of {len(run["all_loss"])} runs'
+        low, middle, high = sorted(run['all_seconds'])
+        how = f'us: {middle:.0f} s ({low:.0f} to {high:.0f}, three runs of one seed)'
         rows.append([f'**gpt.py**, {bits} bits', '0.42', f'{run["loss"]:.3f}', how])
-    rows.append(['nanoGPT, recipe for a GPU', '10.65', '1.4697', 'its README: 3 minutes, an A100'])
-    loss, how = gpu['the larger model as it is']['loss'], 'us: about 200 s, an H100, 16 bits'
+    rows.append(
+        ['nanoGPT, recipe for a GPU', '10.75', '1.4697', 'its README: the best, 3 minutes, A100']
+    )
+    loss, how = (
+        gpu['the larger model as it is']['loss'],
+        'us: the last, H100, 16 bits (200 s, by 75 ms a step)',
+    )
     rows.append(['gpt.py, the two lines for a GPU', '10.79', f'{loss:.3f}', how])
     return table(['model', 'parameters, millions:', 'loss:', 'measured by whom, and how'], rows)
 
@@ -77,15 +88,16 @@ def by_budget():
     for name in budgets.BUDGETS:
         runs = [found[name][text] for text in measuring.TEXTS if text in found[name]]
         lines = '<br>'.join(f'`{key} = {value}`' for key, value in runs[0]['settings'].items())
-        seconds = ' and '.join(f'{run["seconds"]:.0f}' for run in runs)
+        seconds = ', '.join(f'{run["seconds"]:.0f}' for run in runs)
+        seconds += ' (one run, on a busy machine)' * ('note' in runs[0])
         losses = [
             f'{found[name][text]["loss"]:.3f}' if text in found[name] else ''
             for text in measuring.TEXTS
         ]
         size = f'{runs[0]["parameters"] / 1e6:.2f}'
         rows.append([name, lines or 'gpt.py as it is', size, seconds, *losses])
-    head = ['budget', 'lines', 'millions of parameters:', 'seconds:']
-    return table([*head, *[f'{text}:' for text in measuring.TEXTS]], rows)
+    head = ['budget', 'change at the top', 'millions of parameters:', 'seconds (for each text):']
+    return table([*head, *[f'val loss, {text}:' for text in measuring.TEXTS]], rows)
 
 
 def growth():
@@ -107,7 +119,9 @@ def steps():
 
 def larger():
     rows = []
-    for name, found in measuring.read()['benchmark']['growth'].items():
+    measured = measuring.read()['benchmark']['growth']
+    for name in ('block_size', 'n_embd', 'n_layer', 'batch_size'):
+        found = measured[name]
         values = [', '.join(map(str, found[key])) for key in ('sizes', 'ms', 'MB')]
         rows.append([f'`{name}`', *values, f'{found["b"]:.1f}'])
     return table(['setting', 'values', 'ms', 'peak memory, MB', 'exponent of time:'], rows)
