@@ -17,7 +17,7 @@ from torch.nn import functional as F  # functions such as softmax, also explaine
 # ----------------------------------------------
 # Hyperparameters
 #
-# These are the settings. (What a model learns are its parameters.) Skim the list.
+# These are the settings. (Parameters are what a model learns.) Skim the list.
 
 block_size = 64  # characters in a piece of text
 batch_size = 32  # pieces of text per training step (together, they are a batch)
@@ -98,13 +98,13 @@ def count_pairs(part):
 def mean_loss(probs, counts):
     """How badly does a table of probabilities predict the pairs that were counted?
 
-    The better the model, the likelier it finds the real text. The probability of the text is the
-    product of those of its characters, each given the one before it. This product is far too small
-    for a float, so we take logarithms, which turn it into a sum. Logarithms of probabilities are
-    never positive, and we want a number that is small for a good model, so the loss is the mean of
-    -ln(probability). It is 0 for a model that is always certain and right, -ln(1/65) = 4.17 for one
-    that considers all 65 characters equally likely, and infinite for one that gives a probability
-    of 0 to what comes next, even once.
+    The better the model, the higher the probability it gives to the real text. That is the product
+    of the probabilities of its characters, each given the one before it. This product is far too
+    small for a float, so we take logarithms, which turn it into a sum. Logarithms of probabilities
+    are never positive, and we want a number that is small for a good model, so the loss is the mean
+    of -ln(probability). It is 0 for a model that is always certain and right, -ln(1/65) = 4.17 for
+    one that considers all 65 characters equally likely, and infinite for one that gives a
+    probability of 0 to what comes next, even once.
     """
     seen = counts > 0  # leave out pairs that never occur (0 * ln(0) would be nan)
     return -(counts[seen] * probs[seen].log()).sum().item() / counts.sum().item()
@@ -118,10 +118,10 @@ print('\nHow well can we guess?\n')
 print(f'Counting gives a loss of {mean_loss(counted, train_counts):.4f}.')
 
 # No other table has a lower loss on the text that we counted. Rows do not interact, so take one.
-# Let p[j] be its counted probability of character j, leaving out zeros, and q[j] another table's,
-# at most 1 in total. As j comes next in a share p[j] of the cases, the mean loss of the other row
-# is -sum(p * ln(q)), and that of the counted row is -sum(p * ln(p)). Since ln(x) is never larger
-# than x - 1, the first minus the second cannot be negative:
+# Let p[j] be its counted probability of character j, and q[j] another table's. We leave out each j
+# with p[j] = 0, so the q[j] sum to at most 1. As j comes next in a share p[j] of the cases, the
+# mean loss of the other row is -sum(p * ln(q)), and that of the counted row is -sum(p * ln(p)).
+# Since ln(x) is never larger than x - 1, the first is never the smaller one:
 #
 #     -sum(p * ln(q / p)) >= -sum(p * (q / p - 1)) = sum(p) - sum(q) >= 0
 
@@ -226,9 +226,9 @@ class BigramLanguageModel(nn.Module):
 # How far should p move? The simplest rule is p = p - learning_rate * slope. With the whole text,
 # each step of gpt.py would be slow, so both programs use a random batch. (Stochastic means random,
 # hence SGD, stochastic gradient descent.) Our rate, 100, is unusually large, because few questions
-# share a row: if 20 of the 2,048 use it, its slopes are at most 0.01 in size, so a step moves its
-# scores by at most 1. We lower the rate from step to step, or else the quirks of each batch would
-# keep pushing the parameters around.
+# share a row. Each counts 1/2048, so if 20 use it, its slopes are at most 0.01 in size, and a step
+# moves its scores by at most 1. We lower the rate from step to step, or else the quirks of each
+# batch would keep pushing the parameters around.
 
 model = BigramLanguageModel().to(device)
 optimizer = torch.optim.SGD(model.parameters(), learning_rate)  # applies this rule
@@ -240,7 +240,7 @@ for step in range(max_iters):
     logits, loss = model(x, y)  # how wrong is the model on this batch?
     optimizer.zero_grad()  # forget the last gradient, or the new one would be added to it
     loss.backward()  # compute the new one
-    optimizer.step()  # move every parameter
+    optimizer.step()  # apply the rule
     if step % 200 == 0:
         print(f'Step {step}: loss {loss.item():.4f} on the batch')
 

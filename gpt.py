@@ -57,13 +57,13 @@ temperature = 0.8  # below 1, likely characters become likelier; above 1, less s
 # files, next to this one
 text_path = 'input.txt'  # the text to learn from
 checkpoint_path = 'gpt.pt'  # where the run is saved
-resume = False  # True: continue the saved run (if it is finished, just sample)
+resume = False  # True: continue the saved run (if finished, evaluate and sample)
 
 # the hardware
 device = 'cuda' if torch.cuda.is_available() else 'cpu'  # a CUDA GPU, if there is one
 bfloat16 = True  # 16-bit numbers, where the hardware has them: faster, but less precise
 
-# For a GPU: a model 25 times this size. (On a million characters of Shakespeare, the val loss falls
+# For a GPU: a model 26 times this size. (On a million characters of Shakespeare, the val loss falls
 # from 1.57 to 1.47, in about 200 seconds on an H100.) Uncomment these lines to try it.
 # block_size, n_embd, n_head, n_layer, dropout = 256, 384, 6, 6, 0.2
 # batch_size, max_iters, learning_rate, weight_decay = 64, 2500, 1e-3, 0.1
@@ -169,7 +169,7 @@ class Head(nn.Module):
 
     So t is told that a vowel came before it. (forward explains / sqrt(3) and softmax.) We use three
     matrices, because where t looks is not where it is: with its key as its query, t would find
-    itself. And what it is told is not a position, but a kind of character.
+    itself. And it is told a kind of character, not a position.
 
     (Vaswani et al., "Attention Is All You Need", 2017)
     """
@@ -191,10 +191,10 @@ class Head(nn.Module):
 
         # The dot products of all queries with all keys, each a sum of n = head_size products. If
         # signs are random, (a + b)**2 is a**2 + b**2 on average, as the 2*a*b averages out. So the
-        # square of such a sum grows like n, and its size like sqrt(n). We divide by that, so that
-        # scores start out small for any head_size. Where scores differ widely, softmax, below,
-        # gives nearly all the weight to one character, and changing a score a little hardly
-        # matters: its slope is close to 0, and little is learned.
+        # square of such a sum grows like n, and its size like sqrt(n). We divide by that, or large
+        # heads would start out with large scores. Where scores differ widely, softmax, below, gives
+        # nearly all the weight to one character, and changing a score a little hardly matters: its
+        # slope is close to 0, and little is learned.
         scores = q @ k.transpose(-2, -1) / math.sqrt(k.shape[-1])  # (B, T, T): a row for each query
 
         # No looking ahead, because the later characters are the answers. So each position answers
@@ -231,7 +231,7 @@ class MultiHeadAttention(nn.Module):
         super().__init__()
         # (nn.Module does not look for parameters in a plain list.)
         self.heads = nn.ModuleList([Head(head_size) for _ in range(num_heads)])
-        # So far, each number comes from one head. This layer combines what the heads found.
+        # So far, each number comes from one head. This layer lets each draw on all heads.
         self.proj = nn.Linear(num_heads * head_size, n_embd)
         self.dropout = nn.Dropout(dropout)
 
@@ -322,7 +322,7 @@ class GPTLanguageModel(nn.Module):
     def init_weights(self, module):
         """Random matrices: if all numbers were alike, all heads would learn the same thing.
 
-        The sqrt makes sums of n_embd terms equally large for any n_embd. 0.5 was found by trial.
+        By the sqrt (see Head), sums are equally large for any n_embd. 0.5 was found by trial.
         """
         if isinstance(module, (nn.Linear, nn.Embedding)):
             nn.init.normal_(module.weight, std=0.5 / math.sqrt(n_embd))
@@ -393,15 +393,15 @@ def sample(model, length):
 # only about a twentieth as far, back and forth. So pushes that disagree mostly cancel.
 #
 # The third line, weight decay, pulls every parameter a little toward 0. (Parameters are also called
-# weights.) One that most batches push away from 0 stays large. A push from only a few, likely due
-# to their quirks, slowly fades, which often helps on unseen text.
+# weights.) A parameter that most batches push away from 0 stays large. A push that is not repeated,
+# likely due to a quirk, slowly fades, which often helps on unseen text.
 
 
 def learning_rate_at(step):
     """The rate falls to 0 step by step, so that the parameters settle down.
 
-    But it ramps up first, because the averages then rest on few batches, whose quirks have not
-    canceled yet. At step 0, mean / sqrt(square) is 1 or -1 for nearly every parameter.
+    But it ramps up first, because early averages rest on few batches, whose quirks have not
+    canceled yet. At step 0, nearly every p would move a full step on the word of one batch.
     """
     warmup = min(1.0, (step + 1) / (warmup_iters + 1))
     decay = 1 - step / max_iters
@@ -419,8 +419,8 @@ def learn(model, optimizer, step):
     loss.backward()
     # The gradient is one long vector, with the slopes of all parameters. If its length (the square
     # root of the sum of squares) exceeds grad_clip, as it does in a fifth of the first hundred
-    # steps, it is scaled down to that length. Without this, a batch of huge slopes would drive
-    # every p for ten steps and, by its `square`, stall it for a hundred.
+    # steps, it is scaled down to that length. Without this, huge slopes in one batch would rule
+    # every `mean` for ten steps and, by `square`, make moves tiny for a hundred.
     nn.utils.clip_grad_norm_(model.parameters(), grad_clip)
     optimizer.step()  # move every parameter
 
@@ -481,7 +481,7 @@ def train():
 
     best = min(val_losses, key=val_losses.get)
     if best < max_iters:
-        print(f'Lowest val loss: step {best} (not kept)')
+        print(f'Lowest val loss above: step {best} (not kept)')
     return model
 
 
@@ -491,7 +491,7 @@ def train():
 # What does it take to continue a run as if it had never stopped? The parameters, of course. But the
 # next step also depends on the optimizer's averages, on the number of the step (which sets the
 # learning rate), and on the random generator (which picks the batch). Each evaluation after the
-# first saves this in one file, a checkpoint. (A GPU's own, for dropout, is not saved.)
+# first saves this in one file, a checkpoint. (A GPU's generator, for dropout, is not saved.)
 
 checkpoint = folder / checkpoint_path
 assert checkpoint.suffix == '.pt', f'{checkpoint_path=} must end in .pt'
@@ -555,7 +555,7 @@ def load_model():
 
 if 'cuda' in device:
     fast = torch.cuda.is_bf16_supported(including_emulation=False)
-else:  # what is this CPU capable of? (Before PyTorch 2.11, we cannot ask.)
+else:  # what is this CPU capable of? (PyTorch 2.11 and later can tell.)
     found = torch.cpu.get_capabilities() if hasattr(torch.cpu, 'get_capabilities') else {}
     fast = found.get('avx512_bf16', False)
 autocast = torch.autocast(torch.device(device).type, torch.bfloat16, enabled=bfloat16 and fast)
