@@ -222,7 +222,7 @@ class BigramLanguageModel(nn.Module):
 # slope is the probability of j minus the share of times that j actually came next. Where the model
 # finds j too likely, the slope is positive, and s[j] should be lowered. The slope is 0 only where
 # the two are equal: at the counted probability.
-#
+
 # How far should p move? The simplest rule is p = p - learning_rate * slope. With the whole text,
 # each step of gpt.py would be slow, so both programs use a random batch. (Stochastic means random,
 # hence SGD, stochastic gradient descent.) Our rate, 100, is unusually large, because few questions

@@ -31,7 +31,7 @@ LAYOUT |= {'title': {'x': 0, 'font_size': 17}, 'hoverlabel': {'bgcolor': '#222',
 
 
 def visible(s):
-    """'a b\\n' -> 'a␣b↵', safe in HTML. What cannot be printed becomes its number in Unicode."""
+    """'a b\\n' -> 'a␣b↵', safe in HTML. What cannot be printed becomes its Unicode number."""
     marks = {char: f'U+{ord(char):04X}' for char in s if not char.isprintable()}
     marks |= {' ': '␣', '\n': '↵', '\t': '⇥', '&': '&amp;', '<': '&lt;', '>': '&gt;'}
     return ''.join(marks.get(char, char) for char in s)
@@ -97,9 +97,11 @@ def axis(labels, **options):  # with these labels at 0, 1, ...
 
 
 def expectations(seen):
-    """What does it expect? The bars show what the model expects after the chosen character (✓: what
-    comes), and below is the loss of each character, -ln of its probability. Look for a high loss,
-    as at the beginnings of words, and choose the character before it to see what was expected."""
+    """What does it expect? The bars show what the model expects after the chosen character (✓:
+    what comes), and below is the loss of each character, -ln of its probability. Look for a
+    high loss, as at the beginnings of words, and choose the character before it to see what
+    was expected.
+    """
     bars = []
     for p, real in zip(seen.logits.softmax(dim=-1), seen.following):
         x, words = seen.likeliest(p, real)
