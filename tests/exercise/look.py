@@ -97,11 +97,9 @@ def axis(labels, **options):  # with these labels at 0, 1, ...
 
 
 def expectations(seen):
-    """What does it expect? The bars show what the model expects after the chosen character (✓:
-    what comes), and below is the loss of each character, -ln of its probability. Look for a
-    high loss, as at the beginnings of words, and choose the character before it to see what
-    was expected.
-    """
+    """What does it expect? The bars show what the model expects after the chosen character (✓ is
+    what comes), and below, the loss of each character, -ln of its probability. Look for a high
+    loss, as where words begin, and choose the character before it to see what was expected."""
     bars = []
     for p, real in zip(seen.logits.softmax(dim=-1), seen.following):
         x, words = seen.likeliest(p, real)
