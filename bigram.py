@@ -121,7 +121,7 @@ print(f'Counting gives a loss of {mean_loss(counted, train_counts):.4f}.')
 # Let p[j] be its counted probability of character j, and q[j] another table's. We leave out each j
 # with p[j] = 0, so the q[j] sum to at most 1. As j comes next in a share p[j] of the cases, the
 # mean loss of the other row is -sum(p * ln(q)), and that of the counted row is -sum(p * ln(p)).
-# Since ln(x) is never larger than x - 1, the first is never the smaller one:
+# Since ln(x) is never larger than x - 1, the first minus the second is
 #
 #     -sum(p * ln(q / p)) >= -sum(p * (q / p - 1)) = sum(p) - sum(q) >= 0
 
@@ -226,7 +226,7 @@ class BigramLanguageModel(nn.Module):
 # How far should p move? The simplest rule is p = p - learning_rate * slope. With the whole text,
 # each step of gpt.py would be slow, so both programs use a random batch. (Stochastic means random,
 # hence SGD, stochastic gradient descent.) Our rate, 100, is unusually large, because few questions
-# share a row. Each counts 1/2048, so if 20 use it, its slopes are at most 0.01 in size, and a step
+# share a row. If 20 of the 32 * 64 do, its slopes are at most 20/2048 = 0.01 in size, and a step
 # moves its scores by at most 1. We lower the rate from step to step, or else the quirks of each
 # batch would keep pushing the parameters around.
 

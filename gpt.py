@@ -156,9 +156,10 @@ class Head(nn.Module):
     of head_size numbers. The query says what the character is looking for, the key says what it can
     be found by, and the value is what it passes on. For example, take a head with head_size = 3
     that tells each character what kind of character came before it. In "cat", the vector of t says
-    that it stands third, and the query matrix turns this into a search for the second: (0, 6, 0). A
-    key says where its character stands, and a value says whether it is a vowel, a consonant, or a
-    space. How well query and key match is their dot product: multiply number by number and add up.
+    that it stands third, and the query matrix turns this into a strong search for the second: (0,
+    6, 0). A key says where its character stands, and a value says whether it is a vowel, a
+    consonant, or a space. How well query and key match is their dot product: multiply number by
+    number and add up.
 
              key         query . key   / sqrt(3)   softmax   value
         c   (1, 0, 0)         0            0         0.03    (0, 1, 0)
@@ -243,7 +244,7 @@ class MultiHeadAttention(nn.Module):
 class FeedForward(nn.Module):
     """Each vector is transformed on its own: (B, T, C) -> (B, T, C).
 
-    Given its weights, attention only averages values: it brings findings together, but computes
+    Attention only takes weighted averages of values: it brings findings together, but computes
     nothing new from them. Suppose that a vector holds a number h, which is 1 if the character is an
     "h" and 0 if not, and a number t, which is 1 if the one before is a "t". The first layer and
     ReLU can compute max(0, h + t - 1), which is 1 if both are 1 and 0 otherwise: it detects "th".
@@ -278,8 +279,8 @@ class Block(nn.Module):
     affects whatever reads x. For example, if x doubles, so do queries and keys. The scores become
     four times as large, and softmax may give nearly all the weight to one character. So each half,
     and also the last layer, reads x through a layer norm (Ba et al., 2016). It subtracts the mean
-    of each vector and divides by its standard deviation. (Then two parameters per channel scale and
-    shift it.)
+    of each vector and divides by its standard deviation. (Then 2 * C parameters, and no longer x,
+    set scale and shift.)
     """
 
     def __init__(self, n_embd, n_head):
@@ -322,7 +323,7 @@ class GPTLanguageModel(nn.Module):
     def init_weights(self, module):
         """Random matrices: if all numbers were alike, all heads would learn the same thing.
 
-        By the sqrt (see Head), sums are equally large for any n_embd. 0.5 was found by trial.
+        Sums of n_embd terms grow like its sqrt (see Head), so we divide by it. 0.5: by trial.
         """
         if isinstance(module, (nn.Linear, nn.Embedding)):
             nn.init.normal_(module.weight, std=0.5 / math.sqrt(n_embd))
@@ -413,7 +414,7 @@ def learn(model, optimizer, step):
     optimizer.param_groups[0]['lr'] = learning_rate_at(step)
     model.train()  # turns dropout on
     x, y = get_batch(train_data)
-    with autocast:  # 16-bit numbers, where they are fast
+    with autocast:  # 16-bit numbers where they are fast (see Running)
         logits, loss = model(x, y)  # how wrong is it?
     optimizer.zero_grad()
     loss.backward()
