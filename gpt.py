@@ -156,10 +156,9 @@ class Head(nn.Module):
     of head_size numbers. The query says what the character is looking for, the key says what it can
     be found by, and the value is what it passes on. For example, take a head with head_size = 3
     that tells each character what kind of character came before it. In "cat", the vector of t says
-    that it stands third, and the query matrix turns this into a strong search for the second: (0,
-    6, 0). A key says where its character stands, and a value says whether it is a vowel, a
-    consonant, or a space. How well query and key match is their dot product: multiply number by
-    number and add up.
+    that it stands third, and the query matrix makes that a strong search for the second: (0, 6, 0).
+    A key says where its character stands, and a value says whether it is a vowel, a consonant, or a
+    space. How well query and key match is their dot product: multiply number by number and add up.
 
              key         query . key   / sqrt(3)   softmax   value
         c   (1, 0, 0)         0            0         0.03    (0, 1, 0)
@@ -244,11 +243,11 @@ class MultiHeadAttention(nn.Module):
 class FeedForward(nn.Module):
     """Each vector is transformed on its own: (B, T, C) -> (B, T, C).
 
-    Attention only takes weighted averages of values: it brings findings together, but computes
-    nothing new from them. Suppose that a vector holds a number h, which is 1 if the character is an
-    "h" and 0 if not, and a number t, which is 1 if the one before is a "t". The first layer and
-    ReLU can compute max(0, h + t - 1), which is 1 if both are 1 and 0 otherwise: it detects "th".
-    The second layer turns what was detected into new information, such as "expect an e".
+    Attention only averages values: it brings findings together, but computes nothing new from them.
+    Suppose a vector holds a number h, which is 1 if the character is an "h" and 0 if not, and a
+    number t, which is 1 if the one before is a "t". The first layer and ReLU can compute max(0, h +
+    t - 1), which is 1 if both are 1 and 0 otherwise: it detects "th". The second layer turns what
+    was detected into new information, such as "expect an e".
     """
 
     def __init__(self, n_embd):
