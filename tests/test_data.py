@@ -15,7 +15,8 @@ ALPHABETS = {
 }
 
 
-def test_input_txt_is_the_text_it_should_be_and_the_articles_worked_examples(gpt):
+def test_input_txt_is_the_text_it_should_be_and_the_articles_worked_examples(tiny):
+    gpt = tiny(text=helpers.INPUT)
     digest = hashlib.sha256((helpers.ROOT / 'input.txt').read_bytes()).hexdigest()
     assert digest == '7d649c267252844887b7b18bc6d3f59a8e2178e74d9ab6378f4e5592c1d61bb1'
     assert len(gpt.text) == len(gpt.data) == 1_254_089 and gpt.vocab_size == 65

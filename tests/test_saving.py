@@ -95,9 +95,9 @@ def test_a_stopped_run_ends_as_one_never_interrupted(tmp_path, expected, instant
 
 @posix
 def test_stops_at_random_instants(tmp_path, expected):
-    """It saves as often as it can. To stop it more than twelve times: STOPS=1000 pytest ..."""
+    """It saves as often as it can. To stop it more than ten times: STOPS=1000 pytest ..."""
     path = make(tmp_path, eval_interval=3)
-    for number in range(int(os.environ.get('STOPS', 12))):
+    for number in range(int(os.environ.get('STOPS', 10))):
         running = helpers.Running(path)
         running.wait_for('step ')
         time.sleep(random.uniform(0, 0.25))

@@ -78,7 +78,7 @@ def test_a_killed_process_ends_the_job_and_the_run_can_be_resumed(tmp_path, two)
     die = f'            step == 30 and rank == 1 and os.kill(os.getpid(), {int(signal.SIGKILL)})\n'
     done = finish(start(tmp_path, *TWO, edits=[(call, call + die)]), code=1)
     assert '(exitcode: -9)' in done.stderr and list(steps(done)) == [0, 20]
-    done = finish(start(tmp_path, *TWO, resume=True))
+    done, _ = two_ranks(tmp_path, resume=True)
     assert list(steps(done)) == [20, 40, 60] and steps(done).items() <= steps(two[0][0]).items()
     assert equal(read_checkpoint(tmp_path), two[1])
 
