@@ -77,7 +77,7 @@ def published():
     )
     loss, how = (
         gpu['the larger model as it is']['loss'],
-        'us: the last, H100, 16 bits (200 s, by 75 ms a step)',
+        'us: last loss, H100, 16 bits (~200 s: 75 ms a step)',
     )
     rows.append(['gpt.py, the two lines for a GPU', '10.79', f'{loss:.3f}', how])
     return table(['model', 'parameters, millions:', 'loss:', 'measured by whom, and how'], rows)
