@@ -322,7 +322,7 @@ class GPTLanguageModel(nn.Module):
     def init_weights(self, module):
         """Random matrices: if all numbers were alike, all heads would learn the same thing.
 
-        Sums of n_embd terms grow like its sqrt (see Head), so we divide by it. 0.5: by trial.
+        Sums of n_embd terms grow like its sqrt (see Head), so we divide. 0.5 was found by trial.
         """
         if isinstance(module, (nn.Linear, nn.Embedding)):
             nn.init.normal_(module.weight, std=0.5 / math.sqrt(n_embd))

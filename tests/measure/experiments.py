@@ -16,7 +16,6 @@ import multiprocessing
 import os
 import re
 import shutil
-import statistics
 import subprocess
 import tempfile
 from pathlib import Path
@@ -94,12 +93,6 @@ def run(name, seed):
         result |= {'parameters': used, 'curve': rows, 'key': key(path)}
         result['sample'] = '\n'.join(printed[printed.index('') + 1 :])[:100]
         return {**result, 'bits': bits[-1]} if bits else result
-
-
-def mean_and_deviation(runs):
-    """Of the losses of some runs, {seed: result}. The deviation is None for a single run."""
-    losses = [run['loss'] for run in runs.values()]
-    return statistics.mean(losses), statistics.stdev(losses) if len(losses) > 1 else None
 
 
 def main():
