@@ -2,8 +2,8 @@
 
     python bigram.py
 
-In a few seconds, the program answers three questions: What is there to predict? How well can we
-guess by counting? And can a program learn to guess just as well without counting?
+In a few seconds, it answers three questions: What is there to predict? How well can we guess by
+counting? And can a program learn to guess just as well without counting?
 """
 
 import sys
@@ -12,7 +12,7 @@ from pathlib import Path
 # PyTorch is like numpy (its dim is numpy's axis), but also computes gradients, explained below.
 import torch
 import torch.nn as nn  # building blocks for models
-from torch.nn import functional as F  # functions such as softmax, also explained below
+from torch.nn import functional as F  # such as softmax, also explained below
 
 # ----------------------------------------------
 # Hyperparameters
@@ -84,7 +84,7 @@ for t in range(1, 9):
 #
 # A bigram is a pair of neighboring characters. The bigram model looks only at the last character of
 # the context. Count how often each pair occurs, and divide by the count of its first character. The
-# result is our probability of the next character:
+# result is our estimate of the next character's probability:
 #
 #     P(next | this) = count(this, next) / count(this, any)
 
@@ -98,13 +98,13 @@ def count_pairs(part):
 def mean_loss(probs, counts):
     """How badly does a table of probabilities predict the pairs that were counted?
 
-    The better the model, the higher the probability it gives to the real text. That is the product
-    of the probabilities of its characters, each given the one before it. This product is far too
-    small for a float, so we take logarithms, which turn it into a sum. Logarithms of probabilities
-    are never positive, and we want a number that is small for a good model, so the loss is the mean
-    of -ln(probability). It is 0 for a model that is always certain and right, -ln(1/65) = 4.17 for
-    one that considers all 65 characters equally likely, and infinite for one that gives a
-    probability of 0 to what comes next, even once.
+    The better the model, the higher the probability it gives to the real text: the product of the
+    probabilities of its characters, each given the one before it. This product is far too small for
+    a float, so we take logarithms, which turn it into a sum. Logarithms of probabilities are never
+    positive, and we want a number that is small for a good model, so the loss is the mean of
+    -ln(probability). It is 0 for a model that is always certain and right, -ln(1/65) = 4.17 for one
+    that considers all 65 characters equally likely, and infinite for one that gives a probability
+    of 0 to what comes next, even once.
     """
     seen = counts > 0  # leave out pairs that never occur (0 * ln(0) would be nan)
     return -(counts[seen] * probs[seen].log()).sum().item() / counts.sum().item()
@@ -115,26 +115,26 @@ val_counts = count_pairs(val_data)
 counted = train_counts / train_counts.sum(dim=1, keepdim=True)  # a table: each row sums to 1
 
 print('\nHow well can we guess?\n')
-print(f'Counting gives a loss of {mean_loss(counted, train_counts):.4f}.')
+print(f'Counting gives a training loss of {mean_loss(counted, train_counts):.4f}.')
 
-# No other table has a lower loss on the text that we counted. Rows do not interact, so take one.
-# Let p[j] be its counted probability of character j, and q[j] another table's. We leave out each j
-# with p[j] = 0, so the q[j] sum to at most 1. As j comes next in a share p[j] of the cases, the
-# mean loss of the other row is -sum(p * ln(q)), and that of the counted row is -sum(p * ln(p)).
-# Since ln(x) is never larger than x - 1, the first minus the second is
+# No other table has a lower loss on the text that we counted. Each pair uses one row, so take one.
+# Let c[j] be its counted probability of character j, and q[j] another table's. We leave out each j
+# with c[j] = 0, so the q[j] sum to at most 1. As j comes next in a share c[j] of the cases, the
+# mean loss of the other row is -sum(c * ln(q)), and that of the counted row is -sum(c * ln(c)).
+# Since ln(x) is never above x - 1, its tangent at x = 1, the first minus the second is
 #
-#     -sum(p * ln(q / p)) >= -sum(p * (q / p - 1)) = sum(p) - sum(q) >= 0
+#     -sum(c * ln(q / c)) >= -sum(c * (q / c - 1)) = sum(c) - sum(q) >= 0
 
 # ----------------------------------------------
 # The same model, by learning
 #
 # There are 65 contexts of one character, but 65**64 contexts of 64. Almost none of those ever
-# occur, so a table with a row for each is hopeless, however we fill it. That is why gpt.py computes
-# its guess by a formula in which all contexts use the same few hundred thousand numbers, its
-# parameters. So improving the guess after "the ca" also changes it after "a ca", often for the
-# better, even if "a ca" has never occurred. But there is nothing we could count to find the value
-# of such a parameter. It has to be learned: start with random numbers, and improve them step by
-# step. Here, we practice on a table, because we already know the best one.
+# occur, so a row for each is hopeless, however we fill it. That is why gpt.py computes its guess by
+# a formula in which all contexts share a few hundred thousand numbers, its parameters. So improving
+# the guess after "the ca" also changes it after "a ca", often for the better, even if "a ca" has
+# never occurred. But there is nothing we could count to find the value of such a parameter. It has
+# to be learned: start with random numbers, and improve them step by step. Here, we practice on a
+# table, because we already know the best one.
 
 
 def get_batch(part):
@@ -156,8 +156,8 @@ class BigramLanguageModel(nn.Module):
     scores into such numbers: it takes exp(score), which is always positive, and divides by the sum
     over the row. (The scores are also called logits.)
 
-    nn.Module, PyTorch's class for models, finds the parameters of the layers that we assign to
-    self. Calling a model like a function, model(x, y), runs its forward(x, y).
+    nn.Module, the base class of models, finds the parameters in what we assign to self (here, a
+    table). Calling a model like a function, model(x, y), runs its forward(x, y).
     """
 
     def __init__(self):
@@ -170,7 +170,7 @@ class BigramLanguageModel(nn.Module):
         idx, targets (B, T) -> logits (B, T, vocab_size), loss (None without targets)
 
         F.cross_entropy applies softmax and computes the loss from above, the mean of
-        -ln(probability of the target). We give it all B * T questions as one list, by merging the
+        -ln(probability of the target). It wants all B * T questions as one list, so we merge the
         first two dimensions.
         """
         logits = self.token_embedding(idx)  # row idx[b, t] of the table, for every b and t
@@ -194,9 +194,9 @@ class BigramLanguageModel(nn.Module):
 # How does a model learn?
 #
 # To lower the loss, which way should each parameter p move? We need its slope (a derivative): how
-# fast the loss changes as p alone changes. If the slope is 2, then raising p by 0.001 raises the
-# loss by about 0.002, so p should be lowered. loss.backward() computes the slopes of all
-# parameters, which together are called the gradient, and leaves each in p.grad.
+# fast the loss changes as p alone changes. (Effects of small changes add up.) If the slope is 2,
+# then raising p by 0.001 raises the loss by about 0.002, so p should be lowered. loss.backward()
+# computes the slopes of all parameters, together called the gradient, and leaves each in p.grad.
 #
 # It applies the chain rule backward from the loss, and so also finds the slopes of all intermediate
 # results. For example, let a = 3, b = 2, and c = 5. (Read the right column from the bottom up.)
@@ -218,27 +218,27 @@ class BigramLanguageModel(nn.Module):
 #     loss          = -ln(exp(s[target]) / sum(exp(s))) = ln(sum(exp(s))) - s[target]
 #     slope of s[j] = exp(s[j]) / sum(exp(s)) - (1 if j is the target, otherwise 0)
 #
-# The fraction is the probability of j. So on average over all questions with the same context, the
+# The fraction is the probability of j. So on average over all questions that use this row, the
 # slope is the probability of j minus the share of times that j actually came next. Where the model
 # finds j too likely, the slope is positive, and s[j] should be lowered. The slope is 0 only where
 # the two are equal: at the counted probability.
 
 # How far should p move? The simplest rule is p = p - learning_rate * slope. With the whole text,
 # each step of gpt.py would be slow, so both programs use a random batch. (Stochastic means random,
-# hence SGD, stochastic gradient descent.) Our rate, 100, is unusually large, because few questions
-# share a row. If 20 of the 32 * 64 do, its slopes are at most 20/2048 = 0.01 in size, and a step
-# moves its scores by at most 1. We lower the rate from step to step, or else the quirks of each
-# batch would keep pushing the parameters around.
+# hence SGD, stochastic gradient descent.) Our rate, 100, is large because slopes are small: the
+# loss is a mean over 32 * 64 questions. A row that 20 of them use has slopes of at most 20/2048 =
+# 0.01 in size, so a step moves its scores by at most 1. We lower the rate step by step, or else the
+# quirks of each batch would keep pushing the parameters around.
 
 model = BigramLanguageModel().to(device)
 optimizer = torch.optim.SGD(model.parameters(), learning_rate)  # applies this rule
 
 print('\nCan we learn to guess as well?\n')
 for step in range(max_iters):
-    optimizer.param_groups[0]['lr'] = learning_rate * (1 - step / max_iters)  # the only group
+    optimizer.param_groups[0]['lr'] = learning_rate * (1 - step / max_iters)  # for this step
     x, y = get_batch(train_data)
     logits, loss = model(x, y)  # how wrong is the model on this batch?
-    optimizer.zero_grad()  # forget the last gradient, or the new one would be added to it
+    optimizer.zero_grad()  # forget the last gradient, or the new one is added to it
     loss.backward()  # compute the new one
     optimizer.step()  # apply the rule
     if step % 200 == 0:
@@ -246,10 +246,10 @@ for step in range(max_iters):
 
 scores = model.token_embedding.weight.detach().cpu()  # without the record for gradients
 learned = F.softmax(scores, dim=-1)  # the table of probabilities that the model has learned
-print(f'Learning gives a loss of {mean_loss(learned, train_counts):.4f}.')
+print(f'Learning gives a training loss of {mean_loss(learned, train_counts):.4f}.')
 
-# So learning works: without counting, we have come close to the best table, except in the rows of
-# rare characters, which have moved less.
+# So learning works: without counting, we have come close to the best table, except for the rows of
+# rare characters, which moved less.
 
 # ----------------------------------------------
 # What has it learned?
@@ -276,4 +276,4 @@ for name, table in models.items():
 
 # The learned bigram is almost as good as the counted one, even on text that neither has seen. But a
 # loss of 2.4 is like having to pick among exp(2.4) = 11 equally likely characters. With one
-# character of context, not much less is possible. gpt.py uses up to 64, and gets to 1.5.
+# character of context, little less is possible. With up to 64, gpt.py gets to 1.5.

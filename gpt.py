@@ -3,16 +3,17 @@
     python gpt.py
 
 This trains a model on the plays in input.txt (two or three minutes on two CPU cores) and prints a
-sample. Watch the loss fall from 4.3 (a random model, worse than pure guessing) to about 1.5, as
-noise turns into dialogue.
+sample. Watch the loss fall from 4.3 (random probabilities, worse than equal ones) to 1.5, as noise
+turns into dialogue.
 
-Start with bigram.py, which explains how a model learns and the basics of PyTorch. Then read this
+Start with bigram.py, which explains the basics of PyTorch and how a model learns. Then read this
 file from top to bottom.
 
-GPT stands for generative pre-trained transformer (after Radford et al., 2018): it generates text
-and can be trained further for other tasks, such as answering questions. Here, characters gather
-information from those before them, by layers called attention. (Layers are simple functions, most
-of them with parameters.) We follow Andrej Karpathy's lecture "Let's build GPT."
+GPT stands for generative pre-trained transformer (after Radford et al., 2018): it generates text,
+and it learns from plain text before any training for a task, such as answering questions. A
+transformer is made of layers (simple functions, most of them with parameters). In those called
+attention, characters gather information from those before them. We follow Andrej Karpathy's lecture
+"Let's build GPT."
 """
 
 import math
@@ -41,7 +42,7 @@ dropout = 0.0  # share of numbers zeroed at random in training (useful for large
 # training
 max_iters = 3200  # training steps (in all, about six times the training text)
 batch_size = 32  # pieces of text per step
-learning_rate = 4e-3  # parameters hardly ever move by more in one step
+learning_rate = 4e-3  # about the most a parameter moves in a step (see Training)
 warmup_iters = 100  # steps over which the learning rate ramps up
 weight_decay = 0.2  # how strongly parameters are pulled toward zero
 grad_clip = 1.0  # the longest gradient allowed (see learn)
@@ -52,7 +53,7 @@ seed = 1337  # the same seed repeats the same random choices
 # the sample
 prompt = ''  # how it begins
 max_new_tokens = 500  # how much to write (a token is a unit of text, here a character)
-temperature = 0.8  # below 1, likely characters become likelier; above 1, less so
+temperature = 0.8  # below 1, likely characters get likelier; above 1, less likely
 
 # files, next to this one
 text_path = 'input.txt'  # the text to learn from
@@ -63,8 +64,8 @@ resume = False  # True: continue the saved run (if finished, evaluate and sample
 device = 'cuda' if torch.cuda.is_available() else 'cpu'  # a CUDA GPU, if there is one
 bfloat16 = True  # 16-bit numbers, where the hardware has them: faster, but less precise
 
-# For a GPU: a model 26 times this size. (On a million characters of Shakespeare, the val loss falls
-# from 1.57 to 1.47, in about 200 seconds on an H100.) Uncomment these lines to try it.
+# For a GPU: a model 26 times this size. (On a million characters by Shakespeare himself, it reaches
+# a val loss of 1.47, not 1.57, in about 200 seconds on an H100.) Uncomment these lines to try it.
 # block_size, n_embd, n_head, n_layer, dropout = 256, 384, 6, 6, 0.2
 # batch_size, max_iters, learning_rate, weight_decay = 64, 2500, 1e-3, 0.1
 
@@ -135,13 +136,13 @@ def get_batch(part):
 #
 # Comments use three letters for the shapes of tensors (arrays). B (batch) is the number of pieces
 # of text side by side. T (time) is the number of characters in each, at most block_size. C
-# (channels) is n_embd, the numbers per character.
+# (channels) is n_embd, the length of a vector.
 #
 #     idx       (B, T)               the text, as numbers
 #      |    token_embedding_table, position_embedding_table
 #      x        (B, T, C)            a vector for each character
 #      |    n_layer blocks, each    x = x + attention(norm(x))
-#      |                            x = x + feed-forward(norm(x))
+#      |                            x = x + feed-forward(norm(x))  (norm: see Block)
 #      x        (B, T, C)            the vectors, with all that has been added
 #      |    a last norm, and lm_head
 #     logits    (B, T, vocab_size)   a score for every possible next character
@@ -153,12 +154,12 @@ class Head(nn.Module):
     (B, T, C) -> (B, T, head_size)
 
     The head multiplies each vector by three matrices of parameters, which gives three new vectors
-    of head_size numbers. The query says what the character is looking for, the key says what it can
-    be found by, and the value is what it passes on. For example, take a head with head_size = 3
-    that tells each character what kind of character came before it. In "cat", the vector of t says
-    that it stands third, and the query matrix makes that a strong search for the second: (0, 6, 0).
-    A key says where its character stands, and a value says whether it is a vowel, a consonant, or a
-    space. How well query and key match is their dot product: multiply number by number and add up.
+    of head_size numbers. The query says what the character is looking for, the key says how it can
+    be found, and the value is what it passes on. For example, take a head with head_size = 3 that
+    tells each character what kind of character came before it. A key says where its character
+    stands, and a value says whether it is a vowel, a consonant, or a space. In "cat", t stands
+    third, and the query matrix turns that into a strong search for the second: (0, 6, 0). The dot
+    product of query and key measures how well they match: multiply number by number and add up.
 
              key         query . key   / sqrt(3)   softmax   value
         c   (1, 0, 0)         0            0         0.03    (0, 1, 0)
@@ -167,9 +168,9 @@ class Head(nn.Module):
 
         result for t: 0.03 * (0, 1, 0) + 0.94 * (1, 0, 0) + 0.03 * (0, 1, 0) = (0.94, 0.06, 0)
 
-    So t is told that a vowel came before it. (forward explains / sqrt(3) and softmax.) We use three
-    matrices, because where t looks is not where it is: with its key as its query, t would find
-    itself. And it is told a kind of character, not a position.
+    So t is told that a vowel came before it. (forward explains / sqrt(3) and softmax.) There are
+    three matrices, because t does not look for what it is: with its key as its query, it would find
+    itself. And what it is told is a kind of character, not a position.
 
     (Vaswani et al., "Attention Is All You Need", 2017)
     """
@@ -194,12 +195,12 @@ class Head(nn.Module):
         # square of such a sum grows like n, and its size like sqrt(n). We divide by that, or large
         # heads would start out with large scores. Where scores differ widely, softmax, below, gives
         # nearly all the weight to one character, and changing a score a little hardly matters: its
-        # slope is close to 0, and little is learned.
+        # slope is close to 0, and this question hardly teaches query and key.
         scores = q @ k.transpose(-2, -1) / math.sqrt(k.shape[-1])  # (B, T, T): a row for each query
 
-        # No looking ahead, because the later characters are the answers. So each position answers
-        # as if the piece ended there, and one pass answers all the questions in it. A score of
-        # minus infinity becomes a weight of 0.
+        # No looking ahead, or a position could see its answer. Each position then answers as if the
+        # piece ended there, so one pass answers all the questions in it. Scores above the diagonal
+        # (triu) become minus infinity, and their weights 0.
         later = torch.ones(T, T, dtype=torch.bool, device=x.device).triu(diagonal=1)  # (T, T)
         scores = scores.masked_fill(later, float('-inf'))
 
@@ -207,9 +208,9 @@ class Head(nn.Module):
         weights = F.softmax(scores, dim=-1)  # (B, T, T)
 
         # In training only, dropout sets some numbers to 0 at random and scales the others up, so
-        # that sums keep their size on average (Srivastava et al., 2014). A guess that needs an
-        # exact combination of numbers, as for a memorized passage, then often fails. So training
-        # favors guesses that can spare any one of them.
+        # that sums keep their size on average (Srivastava et al., 2014). A memorized passage,
+        # recognized by an exact combination of numbers, is then often missed. So training favors
+        # guesses that rest on several clues and can spare any one.
         weights = self.dropout(weights)
 
         # Each character gets a weighted average of the values.
@@ -243,7 +244,7 @@ class MultiHeadAttention(nn.Module):
 class FeedForward(nn.Module):
     """Each vector is transformed on its own: (B, T, C) -> (B, T, C).
 
-    Attention only averages values: it brings findings together, but computes nothing new from them.
+    What attention returns are averages: it brings findings together, but does not combine them.
     Suppose a vector holds a number h, which is 1 if the character is an "h" and 0 if not, and a
     number t, which is 1 if the one before is a "t". The first layer and ReLU can compute max(0, h +
     t - 1), which is 1 if both are 1 and 0 otherwise: it detects "th". The second layer turns what
@@ -255,7 +256,7 @@ class FeedForward(nn.Module):
         # nn.Sequential runs these one after another. ReLU is max(0, x). Without it, two nn.Linear
         # in a row could do no more than one, since a product of two matrices is a matrix.
         self.net = nn.Sequential(
-            nn.Linear(n_embd, 4 * n_embd),  # 4 by convention
+            nn.Linear(n_embd, 4 * n_embd),  # many detectors, 4 by convention
             nn.ReLU(),
             nn.Linear(4 * n_embd, n_embd),
             nn.Dropout(dropout),
@@ -274,12 +275,12 @@ class Block(nn.Module):
     single number, the derivative of x + f(x) is 1 + f'(x). The 1 lets the slope through, however
     small f' is. Without it, ten layers with f' = 0.1 would leave a ten-billionth.
 
-    But what is added changes the size of x, from block to block and during training, and that
-    affects whatever reads x. For example, if x doubles, so do queries and keys. The scores become
-    four times as large, and softmax may give nearly all the weight to one character. So each half,
-    and also the last layer, reads x through a layer norm (Ba et al., 2016). It subtracts the mean
-    of each vector and divides by its standard deviation. (Then 2 * C parameters, and no longer x,
-    set scale and shift.)
+    But what is added makes the numbers in x larger or smaller, and that affects whatever reads x.
+    For example, if they double, so do queries and keys. The scores become four times as large, and
+    softmax may give nearly all the weight to one character. So each half, and also the last layer,
+    reads x through a layer norm (Ba et al., 2016). It subtracts each vector's mean and divides by
+    its standard deviation, then multiplies each of the C numbers by a parameter and adds another.
+    So training, and no longer x, sets the scale.
     """
 
     def __init__(self, n_embd, n_head):
@@ -300,12 +301,12 @@ class GPTLanguageModel(nn.Module):
 
     def __init__(self):
         super().__init__()
-        # Attention takes averages, and an average does not depend on the order of its terms. So by
-        # itself, the first block would tell the t of "cat" the same as the t of "act". (Later
-        # blocks get a hint: only in "cat" has the a seen the c.) So we give each position a vector,
-        # too, and add it to the vector of the character. Adding need not lose anything: training
-        # can keep, say, half of the numbers for the character and half for the position. Then a key
-        # can encode a position, as in Head, and a query can ask for it.
+        # Attention takes averages, and an average does not depend on the order of its terms. So
+        # without positions, the first block would tell the t of "cat" the same as the t of "act".
+        # (Later blocks get a hint: only in "cat" has the a seen the c.) So we give each position a
+        # vector, too, and add it to that of the character. Adding need not lose anything: training
+        # can keep, say, half of the numbers for each. Then a key can encode a position, as in Head,
+        # and a query can ask for it.
         self.token_embedding_table = nn.Embedding(vocab_size, n_embd)
         self.position_embedding_table = nn.Embedding(block_size, n_embd)
 
@@ -320,9 +321,9 @@ class GPTLanguageModel(nn.Module):
         self.apply(self.init_weights)  # calls it for each part of the model
 
     def init_weights(self, module):
-        """Random matrices: if all numbers were alike, all heads would learn the same thing.
+        """Make matrices random: if all numbers were alike, all heads would learn the same thing.
 
-        Sums of n_embd terms grow like its sqrt (see Head), so we divide. 0.5 was found by trial.
+        Sums of n_embd terms grow like sqrt(n_embd) (see Head), so we divide by it. 0.5: by trial.
         """
         if isinstance(module, (nn.Linear, nn.Embedding)):
             nn.init.normal_(module.weight, std=0.5 / math.sqrt(n_embd))
@@ -330,8 +331,7 @@ class GPTLanguageModel(nn.Module):
     def forward(self, idx, targets=None):
         """idx, targets (B, T) -> logits (B, T, vocab_size), loss (None without targets).
 
-        Softmax would turn the logits into probabilities. The loss (cross-entropy) is the mean of
-        -ln(probability of the target), as in bigram.py.
+        The loss (cross-entropy) is the mean of -ln(probability of the target), as in bigram.py.
         """
         T = idx.shape[1]
         assert T <= block_size, f'{T} characters are more than {block_size=}'
@@ -377,24 +377,24 @@ def sample(model, length):
 # Again and again: show the model some text, measure the loss, and move the parameters to lower it.
 #
 # In bigram.py, a parameter moves in proportion to its slope, so the rows of rare characters lag
-# behind. Here, too, some slopes are a hundred times as large as others. So we use AdamW (Loshchilov
-# & Hutter, 2019), which is Adam (Kingma & Ba, 2015) with weight decay, the W. Each parameter p has
-# a mean and a square of its own. If g is its slope in this step:
+# behind. Here, too, typical slopes differ a hundredfold between layers. So we use AdamW (Loshchilov
+# & Hutter, 2019): Adam (Kingma & Ba, 2015) plus a separate weight decay, the W. Each parameter p
+# has a mean and a square of its own. If g is its slope in this step:
 #
-#     mean   = 0.9 * mean + 0.1 * g           a running average of the slope
-#     square = 0.99 * square + 0.01 * g**2    and of its square
+#     mean   = 0.9 * mean + 0.1 * g           the slope, averaged over about 10 steps
+#     square = 0.99 * square + 0.01 * g**2    its square, over about 100
 #     p = p - learning_rate * weight_decay * p
 #     p = p - learning_rate * mean / sqrt(square)
 #
-# (Two details are left out: both averages are corrected for starting at 0, and a tiny number avoids
-# a division by 0.) If g is always 2, the mean becomes 2 and the square 4, so p moves by
-# learning_rate in each step. If g is always 0.002, p moves just as far. But if g alternates between
-# 2 and -2, the mean swings between 0.1 and -0.1 (0.9 * -0.1 + 0.1 * 2 is about 0.1), and p moves
-# only about a twentieth as far, back and forth. So pushes that disagree mostly cancel.
+# (Two details are left out: both averages are corrected for starting at 0, and 1e-8 is added to the
+# root, so slopes below that count less.) If g is always 2, the mean becomes 2 and the square 4, so
+# p moves by learning_rate in each step. If g is always 0.002, p moves just as far. But if g
+# alternates between 2 and -2, the mean swings between 0.1 and -0.1 (0.9 * -0.1 + 0.1 * 2 is about
+# 0.1), and p moves only a twentieth as far, back and forth. So pushes that disagree mostly cancel.
 #
-# The third line, weight decay, pulls every parameter a little toward 0. (Parameters are also called
-# weights.) A parameter that most batches push away from 0 stays large. A push that is not repeated,
-# likely due to a quirk, slowly fades, which often helps on unseen text.
+# The third line, weight decay (parameters are also called weights), pulls every parameter a little
+# toward 0. One that most batches push away from 0 stays large. What a single quirk has pushed away
+# slowly returns, which often helps on unseen text.
 
 
 def learning_rate_at(step):
@@ -417,10 +417,10 @@ def learn(model, optimizer, step):
         logits, loss = model(x, y)  # how wrong is it?
     optimizer.zero_grad()
     loss.backward()
-    # The gradient is one long vector, with the slopes of all parameters. If its length (the square
-    # root of the sum of squares) exceeds grad_clip, as it does in a fifth of the first hundred
-    # steps, it is scaled down to that length. Without this, huge slopes in one batch would rule
-    # every `mean` for ten steps and, by `square`, make moves tiny for a hundred.
+    # The gradient is a vector of all slopes. If its length (the square root of the sum of squares)
+    # exceeds grad_clip, as in a fifth of the first hundred steps, it is scaled down to that length.
+    # Otherwise, huge slopes in one batch would dominate every `mean` for ten steps and, via
+    # `square`, slow all moves for a hundred or more.
     nn.utils.clip_grad_norm_(model.parameters(), grad_clip)
     optimizer.step()  # move every parameter
 
@@ -429,9 +429,9 @@ def learn(model, optimizer, step):
 def mean_loss(model, part):
     """The mean loss on a part of the text, cut into pieces of block_size characters.
 
-    So it covers contexts of 1 to block_size. (Of a part longer than eval_size, only every nth piece
-    counts.) If the loss keeps falling on the training text but rises on the validation text, the
-    model is overfitting: it learns quirks of the training text.
+    So it covers contexts of 1 to block_size. (Of a long part, it takes pieces at equal distances.)
+    If the loss keeps falling on the training text but rises on the validation text, the model is
+    overfitting: it learns quirks of the training text.
     """
     model.eval()  # turns dropout off
     length = (len(part) - 1) // block_size * block_size
@@ -444,45 +444,6 @@ def mean_loss(model, part):
             logits, loss = model(xs.to(device), ys.to(device))
         total += loss.item() * len(xs)
     return total / len(x)
-
-
-def train():
-    """Train a new model, or continue the saved run. Return the trained model."""
-    torch.manual_seed(seed)
-    model = GPTLanguageModel().to(device)
-    optimizer = torch.optim.AdamW(  # fused: faster
-        model.parameters(), learning_rate, betas=(0.9, 0.99), weight_decay=weight_decay, fused=True
-    )
-    start = load_run(model, optimizer) if resume else 0  # steps already taken
-    network = Parallel(model) if world_size > 1 else model  # see Running
-    assert start <= max_iters, f'{checkpoint_path} is at step {start}, beyond {max_iters=}'
-    assert os.access(checkpoint.parent, os.W_OK), f'cannot write into {checkpoint.parent}'
-    count = sum(p.numel() for p in model.parameters())
-    print(f'{count:,} parameters learn from {len(train_data):,} characters, on {device}')
-    val_losses = {}
-    began = time.time()
-
-    steps = range(start, max_iters + 1)
-    for step in tqdm(  # a progress bar, only in a terminal
-        steps, initial=start, total=max_iters, leave=False, disable=None, file=sys.stdout
-    ):
-        if step % eval_interval == 0 or step == max_iters:
-            train_loss, val_loss = mean_loss(model, train_data), mean_loss(model, val_data)
-            val_losses[step] = val_loss
-            assert val_loss < 100, f'training diverged: {learning_rate=} is too high'
-            if step > start:
-                first_save = start == 0 and step <= eval_interval  # a new run's first
-                save(model, optimizer, step, first_save)
-            losses = f'train loss {train_loss:.4f}, val loss {val_loss:.4f}'
-            tqdm.write(f'step {step}: {losses}  ({time.time() - began:.0f} s)')
-            tqdm.write(f'    {sample(model, 60)!r}')
-        if step < max_iters:
-            learn(network, optimizer, step)
-
-    best = min(val_losses, key=val_losses.get)
-    if best < max_iters:
-        print(f'Lowest val loss above: step {best} (not kept)')
-    return model
 
 
 # ----------------------------------------------
@@ -502,8 +463,6 @@ config['chars'] = ''.join(chars)
 
 def save(model, optimizer, step, first_save):
     """Save the run. The old file stays until the new one is complete on the disk."""
-    if rank > 0:  # see Running
-        return
     state = {
         'config': config,
         'step': step,
@@ -550,8 +509,7 @@ def load_model():
 # ----------------------------------------------
 # Running
 #
-# Where the hardware is known to be fast at 16-bit numbers, autocast uses them in operations where
-# that rarely does harm.
+# If the hardware is known to be fast at 16-bit numbers, autocast uses them where they rarely harm.
 
 if 'cuda' in device:
     fast = torch.cuda.is_bf16_supported(including_emulation=False)
@@ -560,10 +518,11 @@ else:  # what is this CPU capable of? (PyTorch 2.11 and later can tell.)
     fast = found.get('avx512_bf16', False)
 autocast = torch.autocast(torch.device(device).type, torch.bfloat16, enabled=bfloat16 and fast)
 
-# The rest is for machines with several GPUs. torchrun --nproc-per-node=4 gpt.py starts this program
-# four times. Each of these processes has a number (its rank) and a copy of the model. All draw the
-# same batches, from the same seed, but each works on an equal share of the pieces. They average
-# their gradients before the parameters move, so that all copies stay the same.
+# Several GPUs can share the work. torchrun --nproc-per-node=4 gpt.py starts this program four
+# times. Each of these processes has a number (its rank) and a copy of the model. All draw the same
+# batches, from the same seed, but each works on an equal share of the pieces. They average their
+# gradients, which gives that of the whole batch, before the parameters move, so that all copies
+# stay the same.
 
 rank = int(os.environ.get('RANK', 0))
 world_size = int(os.environ.get('WORLD_SIZE', 1))  # how many processes
@@ -572,6 +531,46 @@ world_size = int(os.environ.get('WORLD_SIZE', 1))  # how many processes
 class Parallel(nn.parallel.DistributedDataParallel):  # averages the gradients
     def forward(self, x, y):
         return super().forward(x[rank::world_size], y[rank::world_size])
+
+
+def train():
+    """Train a new model, or continue the saved run. Return the trained model."""
+    torch.manual_seed(seed)
+    model = GPTLanguageModel().to(device)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), learning_rate, betas=(0.9, 0.99), weight_decay=weight_decay, fused=True
+    )  # fused: faster
+
+    start = load_run(model, optimizer) if resume else 0  # steps already taken
+    network = Parallel(model) if world_size > 1 else model
+    assert start <= max_iters, f'{checkpoint_path} is at step {start}, beyond {max_iters=}'
+    assert os.access(checkpoint.parent, os.W_OK), f'cannot write into {checkpoint.parent}'
+    count = sum(p.numel() for p in model.parameters())
+    print(f'{count:,} parameters learn from {len(train_data):,} characters, on {device}')
+    val_losses = {}
+    began = time.time()
+
+    steps = range(start, max_iters + 1)
+    bar = dict(initial=start, total=max_iters, leave=False, disable=None, file=sys.stdout)
+    for step in tqdm(steps, **bar):  # a progress bar, only in a terminal
+        if step % eval_interval == 0 or step == max_iters:
+            train_loss, val_loss = mean_loss(model, train_data), mean_loss(model, val_data)
+            val_losses[step] = val_loss
+            assert val_loss < 100, f'training diverged: {learning_rate=} is too high'
+            if step > start and rank == 0:
+                first_save = start == 0 and step <= eval_interval  # a new run's first
+                save(model, optimizer, step, first_save)
+            losses = f'train loss {train_loss:.4f}, val loss {val_loss:.4f}'
+            tqdm.write(f'step {step}: {losses}  ({time.time() - began:.0f} s)')
+            tqdm.write(f'    {sample(model, 60)!r}')
+
+        if step < max_iters:
+            learn(network, optimizer, step)
+
+    best = min(val_losses, key=val_losses.get)
+    if best < max_iters:
+        print(f'The val loss was lowest at step {best} (no longer saved)')
+    return model
 
 
 if __name__ == '__main__':  # not when it is imported

@@ -53,7 +53,7 @@ def check_story(stdout, text, length):
     """What a run prints on `text` is true, and in this order. Returns the learned losses."""
     chars, head = sorted(set(text)), '\nloss                   training  validation\n'
     *by_counting, train, val = re.findall(r'\d\.\d{4}', stdout.partition(head)[2])
-    counting = re.search(r'Counting gives a loss of (.*)\.\n', stdout)[1]
+    counting = re.search(r'Counting gives a training loss of (.*)\.\n', stdout)[1]
     expected = losses_by_counting(text)
     assert list(map(float, [*by_counting, counting])) == pytest.approx(expected, abs=1e-4)
     sample = stdout.partition('writes:\n\n')[2].partition(head)[0].removesuffix('\n')
@@ -65,7 +65,7 @@ def check_story(stdout, text, length):
         *[f'{text[:t]!r:12} -> {text[t]!r}\n' for t in range(1, 9)],
         '\nHow well can we guess?\n\nCounting gives',
         '\nCan we learn to guess as well?\n\nStep 0: loss ',
-        f'Learning gives a loss of {train}.\n\nThe model writes:\n\n{sample}\n{head}pure guessing ',
+        f'Learning gives a training loss of {train}.\n\nThe model writes:\n\n{sample}\n{head}pure guessing ',
         *['\ncounted characters ', '\ncounted bigram     ', '\nlearned bigram     '],
     ]
     places = [stdout.find(part) for part in story]

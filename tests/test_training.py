@@ -135,7 +135,7 @@ def test_overfitting_is_said_in_the_end(tmp_path):
     losses = {step: val for step, (_, val) in steps(done).items()}
     best = min(losses, key=losses.get)
     assert 0 < best < 200 and losses[200] > losses[best] + 0.1
-    assert f'Lowest val loss above: step {best} (not kept)\n' in done.stdout
+    assert f'The val loss was lowest at step {best} (no longer saved)\n' in done.stdout
 
 
 @pytest.mark.parametrize('rate', [40.0, 400.0, 4e3, 1e30])

@@ -1,14 +1,12 @@
 """What is each idea in gpt.py worth? Change it in a copy, train the copy, and look at the loss.
 
-    python tests/measure/experiments.py                   all experiments, with three seeds each
-    python tests/measure/experiments.py no-mask --seeds 5 only some, with more seeds
-    python tests/measure/experiments.py --list            their names, and what they are
+    python tests/measure/experiments.py 3           all of experiments.txt, with three seeds each
+    python tests/measure/experiments.py 5 no-mask   only some, with five seeds
 
-All runs have 1,200 steps, in 32 bits. experiments.txt says what is changed. Every run is saved in
-results.json as soon as it ends, and not repeated while its code is the same.
+All runs have 1,200 steps, in 32 bits. Every run is saved in results.json as soon as it ends, and
+not repeated while its code is the same.
 """
 
-import argparse
 import ast
 import concurrent.futures
 import hashlib
@@ -17,6 +15,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -82,7 +81,7 @@ def run(name, seed):
     os.environ['OMP_NUM_THREADS'] = '1'
     with tempfile.TemporaryDirectory() as folder:
         path = write_program(name, folder, seed)
-        lines, seconds = measuring.watch([os.sys.executable, str(path)])
+        lines, seconds = measuring.watch([sys.executable, str(path)])
         module = helpers.load(path)
         model = module.GPTLanguageModel()
         model(*module.get_batch(module.train_data))[1].backward()
@@ -96,21 +95,10 @@ def run(name, seed):
 
 
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument('names', nargs='*', metavar='NAME', help='run only these')
-    parser.add_argument('--list', action='store_true', help='print their names')
-    parser.add_argument('--seeds', type=int, default=3, metavar='N', help='runs of each')
-    options = parser.parse_args()
-    if options.list:
-        for name, (group, description, *_) in EXPERIMENTS.items():
-            print(f'{name:17} {group:11} {description}')
-        return
-
+    seeds, *names = sys.argv[1:] or sys.exit(__doc__)
     todo, done = [], measuring.read().get('experiments', {})
-    for seed in range(1337, 1337 + options.seeds):
-        for name in options.names or EXPERIMENTS:
+    for seed in range(1337, 1337 + int(seeds)):
+        for name in names or EXPERIMENTS:
             with tempfile.TemporaryDirectory() as folder:
                 now = key(write_program(name, folder, seed))
             if done.get(name, {}).get(str(seed), {}).get('key') != now:

@@ -32,11 +32,6 @@ SMALL = {**helpers.TINY, 'max_iters': 4, 'eval_interval': 2}  # for --dry, and f
 STEPS = 20  # timed at a time
 
 
-def rows_of(output):
-    """The losses in what a run has printed."""
-    return measuring.curve([(0, line) for line in output.splitlines()])
-
-
 class Part:
     """The parts: each is a method. What it returns goes into the results."""
 
@@ -49,9 +44,7 @@ class Part:
         self.half = 10 if self.dry else 100  # steps
         tests = [] if self.dry else [str(helpers.ROOT / 'tests')]  # none: pytest's own help
         command = [sys.executable, '-m', 'pytest', '-q', *(tests or ['--version'])]
-        self.begun = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
+        self.begun = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
     def settings(self, **settings):
         """These, on the GPU. Tiny ones for --dry."""
@@ -69,17 +62,12 @@ class Part:
                 begun[f'rate {rate}, dropout {dropout}'] = helpers.Running(path)
         for name, running in begun.items():
             done = running.end(timeout=300)
-            result[name] = {'rows': rows_of(done.stdout), 'said': done.stdout[-400:]}
+            result[name] = {'losses': helpers.steps(done), 'said': done.stdout[-400:]}
         return result
 
     def default_alone(self):
         """A whole process of `python gpt.py`, with nothing beside it."""
         return measuring.whole_run(self.text, **self.settings())
-
-    def larger_alone(self):
-        """The larger model as gpt.py has it. Not by default: it takes four minutes."""
-        settings = self.settings(**LARGE, learning_rate=1e-3, dropout=0.2)
-        return measuring.whole_run(self.text, **settings)
 
     def steps(self, solution=None, number=STEPS, **settings):
         """A function that takes some training steps and waits for the GPU."""
@@ -130,8 +118,8 @@ class Part:
         settings = {**self.settings(), 'max_iters': 2 * self.half, 'eval_interval': self.half}
         with tempfile.TemporaryDirectory() as folder:
             path = helpers.copy(folder, text=self.text, **settings)
-            lines, seconds = measuring.watch([*command, '--nproc-per-node=1', str(path)])
-        return {'seconds': round(seconds, 1), 'rows': measuring.curve(lines)}
+            lines, _ = measuring.watch([*command, '--nproc-per-node=1', str(path)])
+        return measuring.curve(lines)
 
     def checkpoints(self):
         """A run that goes from the CPU to the GPU and back; and one that is resumed on the GPU."""
@@ -140,20 +128,16 @@ class Part:
             for steps, device in ((2, 'cpu'), (4, self.device), (6, 'cpu')):
                 settings = {**SMALL, 'max_iters': steps, 'device': device, 'resume': steps > 2}
                 done = helpers.quick(helpers.copy(folder, **settings))
-                losses[f'to step {steps} on {device}'] = rows_of(done.stdout)
-        go_on = '        if step < max_iters:\n'
-        stop = (
-            go_on,
-            f'        if step == {self.half} and not resume:\n            sys.exit()\n{go_on}',
-        )
+                losses[f'to step {steps} on {device}'] = helpers.steps(done)
+        stop = helpers.at_call('os.replace', 0, 'sys.exit()')  # after its first save
         settings = {'max_iters': 2 * self.half, 'eval_interval': self.half, 'max_new_tokens': 1}
-        for name, edits in (('in one go', []), ('stopped and resumed', [stop])):
+        for name, patches in (('in one go', []), ('stopped and resumed', [stop])):
             with tempfile.TemporaryDirectory() as folder:
-                path = helpers.copy(folder, text=self.text, edits=edits, **self.settings())
-                output = helpers.quick(helpers.change(path, **settings)).stdout
-                if edits:
-                    output += helpers.quick(helpers.change(path, resume=True)).stdout
-                losses[name] = rows_of(output)
+                path = helpers.copy(folder, text=self.text, **self.settings())
+                done = helpers.quick(helpers.change(path, **settings), patches=patches)
+                if patches:
+                    done = helpers.quick(helpers.change(path, resume=True))
+                losses[name] = helpers.steps(done)
         return losses
 
     def nanogpt(self):
@@ -172,9 +156,7 @@ class Part:
 
 
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description='All that only a GPU can show.')
     parser.add_argument('--nanogpt', help='a folder of nanoGPT, with its text prepared')
     parser.add_argument('--output', type=Path, default=Path('gpu.json'))
     parser.add_argument('--dry', action='store_true', help='on a CPU, with tiny sizes')

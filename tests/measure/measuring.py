@@ -18,7 +18,6 @@ sys.path.insert(0, str(FOLDER.parent))  # so that helpers.py is found
 import helpers  # noqa: E402
 
 RESULTS = FOLDER / 'results.json'
-TEXTS = {'Tiny Shakespeare': 1_115_394, 'input.txt': len(helpers.INPUT)}  # known by their lengths
 
 
 def read():
@@ -29,9 +28,8 @@ def read():
 def write(section, value):
     """Replace one section. A kill at any instant leaves a whole file."""
     text = json.dumps({**read(), section: value}, indent=1, sort_keys=True, ensure_ascii=False)
-    text = re.sub(
-        r'\[[^][{}"]*\]', lambda found: ' '.join(found[0].split()), text
-    )  # rows of numbers
+    rows = r'\[[^][{}"]*\]'  # of numbers: on one line
+    text = re.sub(rows, lambda found: ' '.join(found[0].split()), text)
     temporary = RESULTS.with_suffix('.tmp')
     temporary.write_text(f'{text}\n', encoding='utf-8')
     os.replace(temporary, RESULTS)
@@ -51,9 +49,10 @@ def machine():
     )
 
 
-def name_of(text):
-    """The name of a text, which is a str."""
-    return next((name for name, length in TEXTS.items() if length == len(text)), 'another text')
+def texts(nano):
+    """{name: text}. `nano` is a folder of nanoGPT, which has Tiny Shakespeare."""
+    path = Path(nano, 'data', 'shakespeare_char', 'input.txt')
+    return {'Tiny Shakespeare': path.read_text(encoding='utf-8'), 'input.txt': helpers.INPUT}
 
 
 def watch(command, cwd=None):
@@ -77,24 +76,13 @@ def curve(lines):
     return rows
 
 
-def whole_run(text, name='gpt.py', edits=(), **settings):
+def whole_run(text, **settings):
     """`python gpt.py` on a text: seconds of the whole process, its curve, its sample."""
     with tempfile.TemporaryDirectory() as folder:
-        path = helpers.copy(folder, name, text=text, edits=edits, **settings)
+        path = helpers.copy(folder, text=text, **settings)
         lines, seconds = watch([sys.executable, str(path)])
     rows, printed = curve(lines), [line for _, line in lines]
     sample = printed[printed.index('') + 1 :] if '' in printed else []
-    run = {'seconds': round(seconds, 1), 'curve': rows, 'sample': sample}
-    if rows:
-        run |= {'steps': rows[-1][1], 'loss': rows[-1][3], 'lines': printed}
-        run['parameters'] = int(printed[0].split()[0].replace(',', ''))
-    return run
-
-
-def median_run(runs):
-    """The run with the median time, with the seconds and losses of all of them."""
-    middle = sorted(runs, key=lambda run: run['seconds'])[(len(runs) - 1) // 2]
-    every = {
-        f'all_{key}': [run[key] for run in runs] for key in ('seconds', 'loss') if key in middle
-    }
-    return {**middle, **every}
+    run = {'seconds': round(seconds, 1), 'curve': rows, 'sample': sample, 'lines': printed}
+    run |= {'steps': rows[-1][1], 'loss': rows[-1][3]}
+    return {**run, 'parameters': int(printed[0].split()[0].replace(',', ''))}

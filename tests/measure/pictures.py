@@ -4,7 +4,7 @@
     python tests/measure/pictures.py attention   only this one: curve, attention or embeddings
 
 curve needs results.json. The others need gpt.pt beside gpt.py, a model trained on input.txt, which
-`python tests/measure/lessons.py growth` leaves there. The pictures have a white background, so that
+`python tests/measure/lessons.py` leaves there. The pictures have a white background, so that
 they look the same on a light page and on a dark one.
 """
 

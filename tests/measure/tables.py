@@ -8,9 +8,9 @@ written by hand.) A test compares, so run this after measuring.
 
 import statistics
 
-import budgets
 import experiments
 import measuring
+import whole_runs
 
 import helpers
 
@@ -18,92 +18,75 @@ PAGES = [helpers.ROOT / 'README.md', helpers.ROOT / 'tests' / 'measure' / 'READM
 
 
 def table(head, rows):
-    """Markdown. A head that ends in a colon is of a column of numbers."""
+    """Markdown. `head` is a string. A name in it that ends in a colon is of a column of numbers."""
+    head = head.split(' | ')
     rule = ['--:' if name.endswith(':') else '---' for name in head]
     lines = [[name.rstrip(':') for name in head], rule, *rows]
     return '\n'.join(f'| {" | ".join(map(str, line))} |' for line in lines)
 
 
-def runs_of(name):
-    """The runs of an experiment, their mean loss, and the standard deviation of single runs."""
-    runs = list(measuring.read()['experiments'][name].values())
-    losses = [run['loss'] for run in runs]
-    return runs, statistics.mean(losses), statistics.stdev(losses)
-
-
-def named(group):
-    """(name, description) of the experiments of a group."""
-    return [(name, each[1]) for name, each in experiments.EXPERIMENTS.items() if each[0] == group]
+def summaries(group):
+    """The experiments of a group, each: what it is, mean loss, standard deviation of runs, runs."""
+    for name, (its_group, words, *_) in experiments.EXPERIMENTS.items():
+        if its_group == group:
+            runs = list(measuring.read()['experiments'][name].values())
+            losses = [run['loss'] for run in runs]
+            yield words, statistics.mean(losses), statistics.stdev(losses), runs
 
 
 def built_up():
     ladder = measuring.read()['ladder']['input.txt']
     bigrams = ['counted bigram', 'learned bigram']
     rows = [[name, f'{ladder[name]:.3f}', '', '', '4,225'] for name in bigrams]
-    for name, words in named('built up'):
-        runs, mean, deviation = runs_of(name)
-        numbers = [f'{mean:.3f}', f'{deviation:.3f}', len(runs), f'{runs[0]["parameters"]:,}']
-        rows.append([words, *numbers])
-    return table(['model', 'loss:', '±:', 'seeds:', 'parameters:'], rows)
+    for words, mean, deviation, runs in summaries('built up'):
+        size = f'{runs[0]["parameters"]:,}'
+        rows.append([words, f'{mean:.3f}', f'{deviation:.3f}', len(runs), size])
+    return table('model | loss: | ±: | seeds: | parameters:', rows)
 
 
 def taken_away():
-    runs, base, deviation = runs_of('baseline')
+    *_, (_, base, deviation, runs) = summaries('built up')  # gpt.py
     rows = [['gpt.py', f'{base:.3f}', f'{deviation:.3f}', len(runs), '']]
-    for name, words in named('taken away'):
-        runs, mean, deviation = runs_of(name)
-        numbers = [
-            f'{mean:.3f}',
-            f'{deviation:.3f}',
-            len(runs),
-            f'{mean - base:+.3f}'.replace('-', '−'),
-        ]
-        rows.append([words, *numbers])
-    return table(['change', 'loss:', '±:', 'seeds:', 'difference:'], rows)
+    for words, mean, deviation, runs in summaries('taken away'):
+        difference = f'{mean - base:+.3f}'.replace('-', '−')
+        rows.append([words, f'{mean:.3f}', f'{deviation:.3f}', len(runs), difference])
+    return table('change | loss: | ±: | seeds: | difference:', rows)
 
 
 def published():
     results = measuring.read()
-    gpu, nano = results['gpu'], results['default']['nanoGPT, 32 bits']
+    default = results['default']
+    loss, nano = results['gpu']['the larger model as it is']['loss'], default['nanoGPT, 32 bits']
     by_us = f'us: {nano["seconds"]:.0f} s, 32 bits (its README: 1.88, 3 minutes, MacBook)'
     rows = [['nanoGPT, recipe for a CPU', '0.80', f'{nano["loss"]:.2f}', by_us]]
     for bits in (32, 16):
-        run = results['default'][f'Tiny Shakespeare, {bits} bits']
+        run = default[f'Tiny Shakespeare, {bits} bits']
         low, middle, high = sorted(run['all_seconds'])
         how = f'us: {middle:.0f} s ({low:.0f} to {high:.0f}, three runs of one seed)'
         rows.append([f'**gpt.py**, {bits} bits', '0.42', f'{run["loss"]:.3f}', how])
-    rows.append(
-        ['nanoGPT, recipe for a GPU', '10.75', '1.4697', 'its README: the best, 3 minutes, A100']
-    )
-    loss, how = (
-        gpu['the larger model as it is']['loss'],
-        'us: last loss, H100, 16 bits (~200 s: 75 ms a step)',
-    )
+    how = 'its README: the best, 3 minutes, A100'
+    rows.append(['nanoGPT, recipe for a GPU', '10.75', '1.4697', how])
+    how = 'us: last loss, H100, 16 bits (~200 s: 75 ms a step)'
     rows.append(['gpt.py, the two lines for a GPU', '10.79', f'{loss:.3f}', how])
-    return table(['model', 'parameters, millions:', 'loss:', 'measured by whom, and how'], rows)
+    return table('model | parameters, millions: | loss: | measured by whom, and how', rows)
 
 
 def by_budget():
     found, rows = measuring.read()['budgets'], []
-    for name in budgets.BUDGETS:
-        runs = [found[name][text] for text in measuring.TEXTS if text in found[name]]
+    for name in whole_runs.BUDGETS:
+        runs = [found[name][text] for text in ('Tiny Shakespeare', 'input.txt')]
         lines = '<br>'.join(f'`{key} = {value}`' for key, value in runs[0]['settings'].items())
-        seconds = ', '.join(f'{run["seconds"]:.0f}' for run in runs)
-        seconds += ' (one run, on a busy machine)' * ('note' in runs[0])
-        losses = [
-            f'{found[name][text]["loss"]:.3f}' if text in found[name] else ''
-            for text in measuring.TEXTS
-        ]
-        size = f'{runs[0]["parameters"] / 1e6:.2f}'
-        rows.append([name, lines or 'gpt.py as it is', size, seconds, *losses])
-    head = ['budget', 'change at the top', 'millions of parameters:', 'seconds (for each text):']
-    return table([*head, *[f'val loss, {text}:' for text in measuring.TEXTS]], rows)
+        seconds = ', '.join(f'{run["seconds"]:.0f}{run.get("note", "")}' for run in runs)
+        losses, size = [f'{run["loss"]:.3f}' for run in runs], runs[0]['parameters'] / 1e6
+        rows.append([name, lines or 'gpt.py as it is', f'{size:.2f}', seconds, *losses])
+    head = 'budget | change at the top | millions of parameters: | seconds (for each text):'
+    return table(f'{head} | val loss, Tiny Shakespeare: | val loss, input.txt:', rows)
 
 
 def growth():
     written = measuring.read()['growth']
     rows = [[step, f'`` {written[step]} ``'] for step in sorted(written, key=int)]
-    return table(['steps:', 'it writes'], rows)
+    return table('steps: | it writes', rows)
 
 
 def steps():
@@ -113,18 +96,16 @@ def steps():
         times = [f'{found[f"{bits} bits, {way}"]:.0f}' for way in ways]
         share = f'{found[f"{bits} bits, share of it"]:.0%}'
         rows.append([bits, *times, found[f'{bits} bits, GFLOP/s'], share])
-    head = ['bits:', 'gpt.py, ms:', 'all heads at once, ms:', 'fused, ms:', 'GFLOP/s possible:']
-    return table([*head, 'of which gpt.py uses:'], rows)
+    head = 'bits: | gpt.py, ms: | all heads at once, ms: | fused, ms: | GFLOP/s possible:'
+    return table(f'{head} | of which gpt.py uses:', rows)
 
 
 def larger():
-    rows = []
-    measured = measuring.read()['benchmark']['growth']
+    rows, measured = [], measuring.read()['benchmark']['growth']
     for name in ('block_size', 'n_embd', 'n_layer', 'batch_size'):
-        found = measured[name]
-        values = [', '.join(map(str, found[key])) for key in ('sizes', 'ms', 'MB')]
-        rows.append([f'`{name}`', *values, f'{found["b"]:.1f}'])
-    return table(['setting', 'values', 'ms', 'peak memory, MB', 'exponent of time:'], rows)
+        values = [', '.join(map(str, measured[name][key])) for key in ('sizes', 'ms', 'MB')]
+        rows.append([f'`{name}`', *values, f'{measured[name]["b"]:.1f}'])
+    return table('setting | values | ms | peak memory, MB | exponent of time:', rows)
 
 
 TABLES = [built_up, taken_away, published, by_budget, growth, steps, larger]
