@@ -12,7 +12,7 @@ from pathlib import Path
 # PyTorch is like numpy (its dim is numpy's axis), but also computes gradients, explained below.
 import torch
 import torch.nn as nn  # building blocks for models
-from torch.nn import functional as F  # such as softmax, also explained below
+from torch.nn import functional as F  # functions like softmax (see below)
 
 # ----------------------------------------------
 # Hyperparameters
@@ -98,10 +98,10 @@ def count_pairs(part):
 def mean_loss(probs, counts):
     """How badly does a table of probabilities predict the pairs that were counted?
 
-    The better the model, the higher the probability it gives to the real text: the product of the
-    probabilities of its characters, each given the one before it. This product is far too small for
-    a float, so we take logarithms, which turn it into a sum. Logarithms of probabilities are never
-    positive, and we want a number that is small for a good model, so the loss is the mean of
+    Multiply the probabilities that it gives to the characters, each after the one before it. The
+    better the table, the larger this product, but it is far too small for a float. So we take
+    logarithms, which turn it into a sum. These are never positive, and we want a number that is
+    small for a good model, whatever the length of the text, so the loss is the mean of
     -ln(probability). It is 0 for a model that is always certain and right, -ln(1/65) = 4.17 for one
     that considers all 65 characters equally likely, and infinite for one that gives a probability
     of 0 to what comes next, even once.
@@ -117,11 +117,11 @@ counted = train_counts / train_counts.sum(dim=1, keepdim=True)  # a table: each 
 print('\nHow well can we guess?\n')
 print(f'Counting gives a training loss of {mean_loss(counted, train_counts):.4f}.')
 
-# No other table has a lower loss on the text that we counted. Each pair uses one row, so take one.
-# Let c[j] be its counted probability of character j, and q[j] another table's. We leave out each j
-# with c[j] = 0, so the q[j] sum to at most 1. As j comes next in a share c[j] of the cases, the
-# mean loss of the other row is -sum(c * ln(q)), and that of the counted row is -sum(c * ln(c)).
-# Since ln(x) is never above x - 1, its tangent at x = 1, the first minus the second is
+# No other table has a lower loss on the text that we counted. Each row can be judged alone. Let
+# c[j] be its counted probability of character j, and q[j] another table's. We leave out each j with
+# c[j] = 0, so the q[j] sum to at most 1. As j comes next in a share c[j] of the cases, the mean
+# loss of the other row is -sum(c * ln(q)), and that of the counted row is -sum(c * ln(c)). Since
+# ln(x) is never above x - 1, its tangent at x = 1, the first minus the second is
 #
 #     -sum(c * ln(q / c)) >= -sum(c * (q / c - 1)) = sum(c) - sum(q) >= 0
 
@@ -170,7 +170,7 @@ class BigramLanguageModel(nn.Module):
         idx, targets (B, T) -> logits (B, T, vocab_size), loss (None without targets)
 
         F.cross_entropy applies softmax and computes the loss from above, the mean of
-        -ln(probability of the target). It wants all B * T questions as one list, so we merge the
+        -ln(probability of the target). We give it all B * T questions as one list, merging the
         first two dimensions.
         """
         logits = self.token_embedding(idx)  # row idx[b, t] of the table, for every b and t
@@ -184,7 +184,7 @@ class BigramLanguageModel(nn.Module):
         for _ in range(max_new_tokens):
             logits, _ = self(idx[:, -1:])  # forward(), with the last character of each piece
             probs = F.softmax(logits[:, -1], dim=-1)  # (B, vocab_size)
-            # Draw one with these probabilities. (Picking the likeliest would soon go in circles.)
+            # Draw by these probabilities. (Picking the likeliest would soon go in circles.)
             idx_next = torch.multinomial(probs, num_samples=1)  # (B, 1)
             idx = torch.cat((idx, idx_next), dim=1)  # (B, T + 1)
         return idx
@@ -194,9 +194,10 @@ class BigramLanguageModel(nn.Module):
 # How does a model learn?
 #
 # To lower the loss, which way should each parameter p move? We need its slope (a derivative): how
-# fast the loss changes as p alone changes. (Effects of small changes add up.) If the slope is 2,
-# then raising p by 0.001 raises the loss by about 0.002, so p should be lowered. loss.backward()
-# computes the slopes of all parameters, together called the gradient, and leaves each in p.grad.
+# fast the loss changes as p alone changes. (If all move a bit, their effects add up.) If the slope
+# is 2, then raising p by 0.001 raises the loss by about 0.002, so p should be lowered.
+# loss.backward() computes the slopes of all parameters, together called the gradient, and leaves
+# each in p.grad.
 #
 # It applies the chain rule backward from the loss, and so also finds the slopes of all intermediate
 # results. For example, let a = 3, b = 2, and c = 5. (Read the right column from the bottom up.)
@@ -223,12 +224,12 @@ class BigramLanguageModel(nn.Module):
 # finds j too likely, the slope is positive, and s[j] should be lowered. The slope is 0 only where
 # the two are equal: at the counted probability.
 
-# How far should p move? The simplest rule is p = p - learning_rate * slope. With the whole text,
-# each step of gpt.py would be slow, so both programs use a random batch. (Stochastic means random,
-# hence SGD, stochastic gradient descent.) Our rate, 100, is large because slopes are small: the
-# loss is a mean over 32 * 64 questions. A row that 20 of them use has slopes of at most 20/2048 =
-# 0.01 in size, so a step moves its scores by at most 1. We lower the rate step by step, or else the
-# quirks of each batch would keep pushing the parameters around.
+# How far should p move? The simplest rule is p = p - learning_rate * slope. The whole text would be
+# slow in gpt.py, so both use a random batch, with the same slopes on average. (Stochastic means
+# random, hence SGD, stochastic gradient descent.) Our rate, 100, is large because slopes are small:
+# the loss is a mean over 32 * 64 questions. A row that 20 of them use has slopes of at most 20/2048
+# = 0.01 in size, so a step moves its scores by at most 1. We lower the rate step by step, or the
+# quirks of each batch would keep pushing parameters around.
 
 model = BigramLanguageModel().to(device)
 optimizer = torch.optim.SGD(model.parameters(), learning_rate)  # applies this rule
@@ -258,8 +259,8 @@ print('\nThe model writes:\n')
 start = torch.tensor([[0]], device=device)  # character 0, the line break in most texts
 print(decode_list(model.generate(start, max_new_tokens)[0, 1:].tolist()))
 
-# Now compare four models on both parts of the text. A pair that occurs only in the validation text
-# has a counted probability of 0, and -ln(0) is infinite. So we start every count at 1.
+# Now compare four models on both parts of the text. A pair found only in the validation text has a
+# count of 0, and -ln(0) is infinite. So counts start at 1, which costs little in training.
 singles = train_counts.sum(dim=0).expand(vocab_size, -1)  # ignores the context: all rows the same
 models = {
     'pure guessing': torch.ones(vocab_size, vocab_size),
@@ -276,4 +277,4 @@ for name, table in models.items():
 
 # The learned bigram is almost as good as the counted one, even on text that neither has seen. But a
 # loss of 2.4 is like having to pick among exp(2.4) = 11 equally likely characters. With one
-# character of context, little less is possible. With up to 64, gpt.py gets to 1.5.
+# character of context, we can do little better. With up to 64, gpt.py gets to 1.5.

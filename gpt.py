@@ -3,7 +3,7 @@
     python gpt.py
 
 This trains a model on the plays in input.txt (two or three minutes on two CPU cores) and prints a
-sample. Watch the loss fall from 4.3 (random probabilities, worse than equal ones) to 1.5, as noise
+sample. Watch the loss fall from 4.3 (random probabilities; equal ones give 4.17) to 1.5, as noise
 turns into dialogue.
 
 Start with bigram.py, which explains the basics of PyTorch and how a model learns. Then read this
@@ -11,8 +11,8 @@ file from top to bottom.
 
 GPT stands for generative pre-trained transformer (after Radford et al., 2018): it generates text,
 and it learns from plain text before any training for a task, such as answering questions. A
-transformer is made of layers (simple functions, most of them with parameters). In those called
-attention, characters gather information from those before them. We follow Andrej Karpathy's lecture
+transformer is made of layers (simple functions, most of them with parameters). In attention layers,
+each character gathers information from itself and earlier ones. We follow Andrej Karpathy's lecture
 "Let's build GPT."
 """
 
@@ -42,7 +42,7 @@ dropout = 0.0  # share of numbers zeroed at random in training (useful for large
 # training
 max_iters = 3200  # training steps (in all, about six times the training text)
 batch_size = 32  # pieces of text per step
-learning_rate = 4e-3  # about the most a parameter moves in a step (see Training)
+learning_rate = 4e-3  # how far a steady push moves a parameter (see Training)
 warmup_iters = 100  # steps over which the learning rate ramps up
 weight_decay = 0.2  # how strongly parameters are pulled toward zero
 grad_clip = 1.0  # the longest gradient allowed (see learn)
@@ -64,8 +64,8 @@ resume = False  # True: continue the saved run (if finished, evaluate and sample
 device = 'cuda' if torch.cuda.is_available() else 'cpu'  # a CUDA GPU, if there is one
 bfloat16 = True  # 16-bit numbers, where the hardware has them: faster, but less precise
 
-# For a GPU: a model 26 times this size. (On a million characters by Shakespeare himself, it reaches
-# a val loss of 1.47, not 1.57, in about 200 seconds on an H100.) Uncomment these lines to try it.
+# For a GPU: a model 26 times this size. (On another text, a million characters by Shakespeare, its
+# val loss is 1.47, ours 1.57. It takes about 200 seconds on an H100.) Uncomment these lines to try.
 # block_size, n_embd, n_head, n_layer, dropout = 256, 384, 6, 6, 0.2
 # batch_size, max_iters, learning_rate, weight_decay = 64, 2500, 1e-3, 0.1
 
@@ -178,7 +178,7 @@ class Head(nn.Module):
     def __init__(self, head_size):
         super().__init__()
         # nn.Linear(n, m) multiplies each vector by a matrix of parameters, so that n numbers become
-        # m. Then it adds m more parameters, the bias, unless told not to (as in the lecture).
+        # m. Then it adds m more parameters, the bias, unless told not to (as here).
         self.query = nn.Linear(n_embd, head_size, bias=False)
         self.key = nn.Linear(n_embd, head_size, bias=False)
         self.value = nn.Linear(n_embd, head_size, bias=False)
@@ -191,16 +191,16 @@ class Head(nn.Module):
         v = self.value(x)  # (B, T, head_size)
 
         # The dot products of all queries with all keys, each a sum of n = head_size products. If
-        # signs are random, (a + b)**2 is a**2 + b**2 on average, as the 2*a*b averages out. So the
+        # signs are random, (a + b)**2 is a**2 + b**2 on average, since 2*a*b averages out. So the
         # square of such a sum grows like n, and its size like sqrt(n). We divide by that, or large
         # heads would start out with large scores. Where scores differ widely, softmax, below, gives
         # nearly all the weight to one character, and changing a score a little hardly matters: its
-        # slope is close to 0, and this question hardly teaches query and key.
+        # slope is near 0, so query and key learn little from this question.
         scores = q @ k.transpose(-2, -1) / math.sqrt(k.shape[-1])  # (B, T, T): a row for each query
 
         # No looking ahead, or a position could see its answer. Each position then answers as if the
         # piece ended there, so one pass answers all the questions in it. Scores above the diagonal
-        # (triu) become minus infinity, and their weights 0.
+        # (triu: upper triangle) become -inf, their weights 0.
         later = torch.ones(T, T, dtype=torch.bool, device=x.device).triu(diagonal=1)  # (T, T)
         scores = scores.masked_fill(later, float('-inf'))
 
@@ -210,7 +210,7 @@ class Head(nn.Module):
         # In training only, dropout sets some numbers to 0 at random and scales the others up, so
         # that sums keep their size on average (Srivastava et al., 2014). A memorized passage,
         # recognized by an exact combination of numbers, is then often missed. So training favors
-        # guesses that rest on several clues and can spare any one.
+        # guesses that rest on several clues, none of them vital.
         weights = self.dropout(weights)
 
         # Each character gets a weighted average of the values.
@@ -222,7 +222,7 @@ class MultiHeadAttention(nn.Module):
 
     A head has one row of weights for each character. If the t of "cat" needs to know the character
     before it and also the first of its word, one row could put half its weight on each. But then t
-    would get the average of two values, and hardly know which is which. With two heads, it gets
+    would get the average of two values, and could not tell which is which. With two heads, it gets
     both, side by side. The heads start out with different random matrices, so they can learn to
     look for different things. Each returns only n_embd / n_head numbers per character, so that
     together they return n_embd.
@@ -244,11 +244,11 @@ class MultiHeadAttention(nn.Module):
 class FeedForward(nn.Module):
     """Each vector is transformed on its own: (B, T, C) -> (B, T, C).
 
-    What attention returns are averages: it brings findings together, but does not combine them.
-    Suppose a vector holds a number h, which is 1 if the character is an "h" and 0 if not, and a
-    number t, which is 1 if the one before is a "t". The first layer and ReLU can compute max(0, h +
-    t - 1), which is 1 if both are 1 and 0 otherwise: it detects "th". The second layer turns what
-    was detected into new information, such as "expect an e".
+    A head returns averages: it can bring two findings to a vector, but not test for both. Suppose a
+    vector holds a number h, which is 1 if the character is an "h" and 0 if not, and a number t,
+    which is 1 if the one before is a "t". The first layer and ReLU can compute max(0, h + t - 1),
+    which is 1 if both are 1 and 0 otherwise: it detects "th". The second layer turns what was
+    detected into new information, such as "expect an e".
     """
 
     def __init__(self, n_embd):
@@ -256,7 +256,7 @@ class FeedForward(nn.Module):
         # nn.Sequential runs these one after another. ReLU is max(0, x). Without it, two nn.Linear
         # in a row could do no more than one, since a product of two matrices is a matrix.
         self.net = nn.Sequential(
-            nn.Linear(n_embd, 4 * n_embd),  # many detectors, 4 by convention
+            nn.Linear(n_embd, 4 * n_embd),  # many detectors; 4 is customary
             nn.ReLU(),
             nn.Linear(4 * n_embd, n_embd),
             nn.Dropout(dropout),
@@ -273,14 +273,14 @@ class Block(nn.Module):
     So whatever has been found stays in x unless a later half removes it. Adding also helps the
     slopes: on the way back, the chain rule multiplies them by each layer's derivative. If x is a
     single number, the derivative of x + f(x) is 1 + f'(x). The 1 lets the slope through, however
-    small f' is. Without it, ten layers with f' = 0.1 would leave a ten-billionth.
+    small f' is. Without it, ten layers with f' = 0.1 would leave a ten-billionth of it.
 
     But what is added makes the numbers in x larger or smaller, and that affects whatever reads x.
     For example, if they double, so do queries and keys. The scores become four times as large, and
     softmax may give nearly all the weight to one character. So each half, and also the last layer,
     reads x through a layer norm (Ba et al., 2016). It subtracts each vector's mean and divides by
     its standard deviation, then multiplies each of the C numbers by a parameter and adds another.
-    So training, and no longer x, sets the scale.
+    So training sets the scale, not x.
     """
 
     def __init__(self, n_embd, n_head):
@@ -301,7 +301,7 @@ class GPTLanguageModel(nn.Module):
 
     def __init__(self):
         super().__init__()
-        # Attention takes averages, and an average does not depend on the order of its terms. So
+        # A head's weights come from the vectors, and an average does not depend on order. So
         # without positions, the first block would tell the t of "cat" the same as the t of "act".
         # (Later blocks get a hint: only in "cat" has the a seen the c.) So we give each position a
         # vector, too, and add it to that of the character. Adding need not lose anything: training
@@ -312,18 +312,18 @@ class GPTLanguageModel(nn.Module):
 
         # Why several blocks? Suppose a piece contains "Wolmer" and, later, "Wol". In the first
         # block, the m can gather that an l came before it. In the second, its key can say so, and
-        # the query of the last l can ask: what followed an l before? This l finds the m and can
-        # predict an m (an induction head; Elhage et al., 2021). In a single block, the key of the m
-        # is made before it has gathered anything.
+        # the query of the last l can ask: what came after an l? This l finds the m and can predict
+        # an m (an induction head; Elhage et al., 2021). In a single block, the key of the m is made
+        # before it has gathered anything.
         self.blocks = nn.Sequential(*[Block(n_embd, n_head) for _ in range(n_layer)])
         self.ln_f = nn.LayerNorm(n_embd)  # f for final
         self.lm_head = nn.Linear(n_embd, vocab_size)  # lm: language model
-        self.apply(self.init_weights)  # calls it for each part of the model
+        self.apply(self.init_weights)  # on every part of the model
 
     def init_weights(self, module):
-        """Make matrices random: if all numbers were alike, all heads would learn the same thing.
+        """Set the spread of the random numbers. (They are random, or all heads would be alike.)
 
-        Sums of n_embd terms grow like sqrt(n_embd) (see Head), so we divide by it. 0.5: by trial.
+        Sums of n terms grow like sqrt(n) (see Head), hence the root. 0.5 was found by trial.
         """
         if isinstance(module, (nn.Linear, nn.Embedding)):
             nn.init.normal_(module.weight, std=0.5 / math.sqrt(n_embd))
@@ -353,7 +353,8 @@ class GPTLanguageModel(nn.Module):
             logits, _ = self(idx[:, -block_size:])  # it sees at most block_size characters
             logits = logits[:, -1]  # (B, vocab_size): what may come after the last one?
 
-            # Draw one by its probability. A temperature below 1 widens the gaps between the logits.
+            # A temperature below 1 widens the gaps between the logits: fewer slips, less variety.
+            # Then draw by probability.
             probs = F.softmax(logits / temperature, dim=-1)  # (B, vocab_size)
             idx_next = torch.multinomial(probs, num_samples=1, generator=generator)  # (B, 1)
             idx = torch.cat((idx, idx_next), dim=1)  # (B, T + 1)
@@ -377,9 +378,9 @@ def sample(model, length):
 # Again and again: show the model some text, measure the loss, and move the parameters to lower it.
 #
 # In bigram.py, a parameter moves in proportion to its slope, so the rows of rare characters lag
-# behind. Here, too, typical slopes differ a hundredfold between layers. So we use AdamW (Loshchilov
-# & Hutter, 2019): Adam (Kingma & Ba, 2015) plus a separate weight decay, the W. Each parameter p
-# has a mean and a square of its own. If g is its slope in this step:
+# behind. Here, typical slopes differ a hundredfold between layers, so no one rate suits all. AdamW
+# (Loshchilov & Hutter, 2019), or Adam (Kingma & Ba, 2015) with separate weight decay, divides by
+# the usual size of each slope. Each parameter p has two averages. If g is its slope now:
 #
 #     mean   = 0.9 * mean + 0.1 * g           the slope, averaged over about 10 steps
 #     square = 0.99 * square + 0.01 * g**2    its square, over about 100
@@ -390,11 +391,11 @@ def sample(model, length):
 # root, so slopes below that count less.) If g is always 2, the mean becomes 2 and the square 4, so
 # p moves by learning_rate in each step. If g is always 0.002, p moves just as far. But if g
 # alternates between 2 and -2, the mean swings between 0.1 and -0.1 (0.9 * -0.1 + 0.1 * 2 is about
-# 0.1), and p moves only a twentieth as far, back and forth. So pushes that disagree mostly cancel.
+# 0.1), and p moves about a twentieth as far, back and forth. So pushes that disagree mostly cancel.
 #
 # The third line, weight decay (parameters are also called weights), pulls every parameter a little
-# toward 0. One that most batches push away from 0 stays large. What a single quirk has pushed away
-# slowly returns, which often helps on unseen text.
+# toward 0. One that most batches push away from 0 stays large. One that a few quirks pushed away
+# drifts back, which often helps on unseen text.
 
 
 def learning_rate_at(step):
@@ -408,19 +409,28 @@ def learning_rate_at(step):
     return learning_rate * warmup * decay
 
 
+# If the hardware supports 16-bit numbers directly, autocast uses them where they rarely do harm.
+if 'cuda' in device:
+    fast = torch.cuda.is_bf16_supported(including_emulation=False)
+else:  # what is this CPU capable of? (PyTorch 2.11 and later can tell.)
+    found = torch.cpu.get_capabilities() if hasattr(torch.cpu, 'get_capabilities') else {}
+    fast = found.get('avx512_bf16', False)
+autocast = torch.autocast(torch.device(device).type, torch.bfloat16, enabled=bfloat16 and fast)
+
+
 def learn(model, optimizer, step):
     """Take one training step."""
     optimizer.param_groups[0]['lr'] = learning_rate_at(step)
     model.train()  # turns dropout on
     x, y = get_batch(train_data)
-    with autocast:  # 16-bit numbers where they are fast (see Running)
+    with autocast:
         logits, loss = model(x, y)  # how wrong is it?
     optimizer.zero_grad()
     loss.backward()
-    # The gradient is a vector of all slopes. If its length (the square root of the sum of squares)
-    # exceeds grad_clip, as in a fifth of the first hundred steps, it is scaled down to that length.
-    # Otherwise, huge slopes in one batch would dominate every `mean` for ten steps and, via
-    # `square`, slow all moves for a hundred or more.
+    # The gradient is the vector of all slopes. If its length (the square root of the sum of
+    # squares) exceeds grad_clip, as it does in a fifth of the first hundred steps, it is scaled
+    # down to that length. Unclipped, huge slopes in one batch would dominate every `mean` for ten
+    # steps and, via `square`, slow all moves for a hundred or more.
     nn.utils.clip_grad_norm_(model.parameters(), grad_clip)
     optimizer.step()  # move every parameter
 
@@ -429,8 +439,8 @@ def learn(model, optimizer, step):
 def mean_loss(model, part):
     """The mean loss on a part of the text, cut into pieces of block_size characters.
 
-    So it covers contexts of 1 to block_size. (Of a long part, it takes pieces at equal distances.)
-    If the loss keeps falling on the training text but rises on the validation text, the model is
+    This covers contexts of 1 to block_size. (Of a long part, it takes evenly spaced pieces.) If the
+    loss keeps falling on the training text but rises on the validation text, the model is
     overfitting: it learns quirks of the training text.
     """
     model.eval()  # turns dropout off
@@ -452,11 +462,11 @@ def mean_loss(model, part):
 # What does it take to continue a run as if it had never stopped? The parameters, of course. But the
 # next step also depends on the optimizer's averages, on the number of the step (which sets the
 # learning rate), and on the random generator (which picks the batch). Each evaluation after the
-# first saves this in one file, a checkpoint. (A GPU's generator, for dropout, is not saved.)
+# first saves it all in one file, a checkpoint. (A GPU's generator, for dropout, is not saved.)
 
 checkpoint = folder / checkpoint_path
 assert checkpoint.suffix == '.pt', f'{checkpoint_path=} must end in .pt'
-# A saved model fits only a program with these same settings.
+# A saved model fits only a program with the same settings.
 config = {'block_size': block_size, 'n_embd': n_embd, 'n_head': n_head, 'n_layer': n_layer}
 config['chars'] = ''.join(chars)
 
@@ -492,7 +502,7 @@ def load(model):
 def load_run(model, optimizer):
     """Load the saved run. Return its step."""
     state = load(model)
-    settings = optimizer.state_dict()['param_groups']  # weight_decay and so on: this file's
+    settings = optimizer.state_dict()['param_groups']  # as set above, not as in the file
     optimizer.load_state_dict({**state['optimizer'], 'param_groups': settings})
     torch.set_rng_state(state['random'])
     print(f'resuming {checkpoint.name} at step {state["step"]}')
@@ -509,20 +519,10 @@ def load_model():
 # ----------------------------------------------
 # Running
 #
-# If the hardware is known to be fast at 16-bit numbers, autocast uses them where they rarely harm.
-
-if 'cuda' in device:
-    fast = torch.cuda.is_bf16_supported(including_emulation=False)
-else:  # what is this CPU capable of? (PyTorch 2.11 and later can tell.)
-    found = torch.cpu.get_capabilities() if hasattr(torch.cpu, 'get_capabilities') else {}
-    fast = found.get('avx512_bf16', False)
-autocast = torch.autocast(torch.device(device).type, torch.bfloat16, enabled=bfloat16 and fast)
-
 # Several GPUs can share the work. torchrun --nproc-per-node=4 gpt.py starts this program four
 # times. Each of these processes has a number (its rank) and a copy of the model. All draw the same
-# batches, from the same seed, but each works on an equal share of the pieces. They average their
-# gradients, which gives that of the whole batch, before the parameters move, so that all copies
-# stay the same.
+# batches, from the same seed, but each works on an equal share of the pieces. Before the parameters
+# move, the gradients are averaged, which gives that of the batch, so all stay the same.
 
 rank = int(os.environ.get('RANK', 0))
 world_size = int(os.environ.get('WORLD_SIZE', 1))  # how many processes
@@ -539,7 +539,7 @@ def train():
     model = GPTLanguageModel().to(device)
     optimizer = torch.optim.AdamW(
         model.parameters(), learning_rate, betas=(0.9, 0.99), weight_decay=weight_decay, fused=True
-    )  # fused: faster
+    )  # betas: see Training; fused: faster
 
     start = load_run(model, optimizer) if resume else 0  # steps already taken
     network = Parallel(model) if world_size > 1 else model
@@ -590,10 +590,10 @@ if __name__ == '__main__':  # not when it is imported
         model = train()
         print(f'\n{prompt}{sample(model, max_new_tokens)}')
     except KeyboardInterrupt:
-        print('\nStopped. To go on from the last step above (unless it is 0), set resume = True.')
+        print('\nStopped. To go on from the last step above (if not 0), set resume = True.')
         sys.exit(1)
     if world_size > 1:
         torch.distributed.destroy_process_group()
 
-# Now it is your turn. What will the loss be with n_head = 1? Without pos_emb? Without the "x +" in
+# Now it is your turn. What will the loss be with n_layer = 1? Without pos_emb? Without the "x +" in
 # Block? Guess first, then try. (Set checkpoint_path = 'try.pt' to keep your first run.)

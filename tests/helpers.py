@@ -1,7 +1,7 @@
 """What the tests share: copies of the programs, edited as a user edits them, and ways to run them.
 
 A test runs the real program. `copy` writes it into a folder, with a text beside it and some lines
-at its top changed. Then `load` imports the copy, `run` starts it as a user does, and `quick` runs
+at its top changed. Then `load` imports the copy, `start` starts it as a user does, and `quick` runs
 it in a forked process that has torch already, which is much faster.
 """
 
@@ -101,15 +101,9 @@ def environment(**changes):
 
 def start(path, *arguments, env=(), **options):
     """Start `python path arguments` as a user does. `options` are those of subprocess.Popen."""
-    return subprocess.Popen(
-        [sys.executable, *map(str, (path, *arguments))],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        encoding='utf-8',
-        errors='backslashreplace',
-        env=environment(**dict(env)),
-        **options,
-    )
+    options |= {'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE, 'encoding': 'utf-8'}
+    options |= {'errors': 'backslashreplace', 'env': environment(**dict(env))}
+    return subprocess.Popen([sys.executable, *map(str, (path, *arguments))], **options)
 
 
 def finish(process, code=0):
@@ -119,11 +113,6 @@ def finish(process, code=0):
     finally:
         process.terminate()  # if it hangs
     return checked(process.returncode, code, *output)
-
-
-def run(path, *arguments, code=0, **options):
-    """Run the program at `path` as a user does. Its exit code has to be `code`."""
-    return finish(start(path, *arguments, **options), code)
 
 
 def checked(returncode, code, stdout, stderr):
@@ -168,13 +157,6 @@ class Running:
         path = Path(self.folder.name, name)
         return path.read_text(encoding='utf-8', errors='replace') if path.exists() else ''
 
-    def wait_for(self, words, timeout=60):
-        """Wait until `words` are in its output, or until it has ended."""
-        end = time.time() + timeout
-        while words not in self.output() and self.process.is_alive():
-            assert time.time() < end, self.output()
-            time.sleep(0.002)
-
     def end(self, code=0, timeout=60):
         """Wait for its end. Its exit code has to be `code`."""
         self.process.join(timeout)
@@ -187,7 +169,7 @@ class Running:
 
 
 def quick(path, *arguments, patches=(), code=0):
-    """What run() does, in a forked process."""
+    """Run the program at `path` in a forked process. Its exit code has to be `code`."""
     return Running(path, *arguments, patches=patches).end(code)
 
 

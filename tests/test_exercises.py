@@ -27,18 +27,17 @@ def judge_all(path):
 def fill(source, parts):
     """`source`, a blank copy, with these parts written as in gpt.py."""
     lines, answers = source.split('\n'), helpers.read().split('\n')
-    blank_bodies, bodies = blanks.find_bodies(source), blanks.find_bodies(helpers.read())
-    for part in sorted(parts, key=blank_bodies.get, reverse=True):
-        lines[slice(*blank_bodies[part])] = answers[slice(*bodies[part])]
+    here, there = blanks.find_bodies(source), blanks.find_bodies(helpers.read())
+    for part in sorted(parts, key=here.get, reverse=True):
+        lines[slice(*here[part])] = answers[slice(*there[part])]
     return '\n'.join(lines)
 
 
 def test_the_blank_copy_is_made_once_and_is_empty_in_every_part(tmp_path):
     path = tmp_path / 'my_gpt.py'
-    made = quick(FOLDER / 'blanks.py', str(path))
-    assert (tmp_path / 'input.txt').read_text(encoding='utf-8') == helpers.INPUT
-    assert f'{FOLDER / "check.py"} {path}' in made.stdout
-    assert helpers.load(path).checkpoint_path == 'my_gpt.pt'
+    assert f'{FOLDER / "check.py"} {path}' in quick(FOLDER / 'blanks.py', str(path)).stdout
+    gpt = helpers.load(path)
+    assert gpt.text == helpers.INPUT and gpt.checkpoint_path == 'my_gpt.pt'
     (tmp_path / 'input.txt').write_text(helpers.TEXT, encoding='utf-8')  # faster
     judged = quick(FOLDER / 'check.py', str(path), code=1)
     assert judged.stdout == ''.join(f'{part:26} still empty\n' for part in blanks.PARTS)
@@ -96,24 +95,20 @@ def solved(tmp_path_factory):
 
 @pytest.mark.parametrize('name', [name for name in SOLUTIONS if name != 'trigrams'])
 def test_a_solution_applies_and_runs(solved, name):
-    assert 'step 10: ' in solved(name)[1].stdout
+    """Some change no number. Then the sample is the same, too, past a full context."""
+    done = solved(name)[1]
+    assert 'step 10: ' in done.stdout
+    same = {'fused-attention': 'all-heads-at-once', 'two-loops': None, 'key-value-cache': None}
+    if name in same:
+        other = solved(same[name])[1]
+        assert helpers.steps(done) == helpers.steps(other)
+        assert done.stdout.partition('\n\n')[2] == other.stdout.partition('\n\n')[2] != ''
 
 
 def test_the_solution_for_bigram_applies_and_runs(tmp_path):
     path = copy(tmp_path, 'bigram.py', helpers.INPUT, device='cpu', max_iters=10)
     experiments.apply_solution('trigrams', tmp_path)
     assert 'counted trigram, validation: 1.9' in quick(path).stdout
-
-
-@pytest.mark.parametrize(
-    'one, other',
-    [(None, 'two-loops'), (None, 'key-value-cache'), ('all-heads-at-once', 'fused-attention')],
-)
-def test_solutions_that_change_no_number(solved, one, other):
-    """Also the sample is the same, past a full context."""
-    (_, first), (_, second) = solved(one), solved(other)
-    assert helpers.steps(first) == helpers.steps(second)
-    assert first.stdout.partition('\n\n')[2] == second.stdout.partition('\n\n')[2] != ''
 
 
 def test_greedy_and_top_k(solved):
@@ -125,5 +120,5 @@ def test_greedy_and_top_k(solved):
 
 def test_every_experiment_is_another_program(tmp_path):
     paths = (experiments.write_program(name, tmp_path, 1) for name in experiments.EXPERIMENTS)
-    keys = [experiments.key(path) for path in paths]
-    assert len(set(keys)) == len(keys) > 30
+    programs = [path.read_text(encoding='utf-8') for path in paths]
+    assert len(set(programs)) == len(programs) > 30

@@ -16,8 +16,7 @@ LOOK = helpers.ROOT / 'tests' / 'exercise' / 'look.py'
 sys.path.insert(0, str(LOOK.parent))
 import look  # noqa: E402
 
-TINY = {'device': 'cpu', 'block_size': 16, 'n_embd': 32, 'n_head': 4, 'batch_size': 8}
-TINY |= {'max_iters': 30, 'warmup_iters': 0, 'eval_interval': 30, 'eval_size': 400}
+TINY = {**helpers.TINY, 'n_head': 4, 'max_iters': 30, 'warmup_iters': 0, 'eval_interval': 30}
 TEXT = 'to be\nor not'
 FUSED = 'return F.scaled_dot_product_attention(q, k, v, is_causal=True)'
 
@@ -60,12 +59,12 @@ def test_probabilities_and_losses_are_those_of_the_model(it):
 def test_the_weights_of_the_heads_are_those_of_the_model(it):
     rows, *squares = [figure.data[0].z for figure in look.attention(it.seen)]
     assert len(squares) == len(rows) == 8
-    for square, head in zip(squares, it.model.blocks[0].sa.heads):
-        q, k = [layer(it.model.blocks[0].ln1(it.x)).detach() for layer in (head.query, head.key)]
-        weights = (q @ k.T / math.sqrt(8)).exp().tril()
-        assert square == pytest.approx((weights.T / weights.sum(dim=-1)).T.numpy(), abs=1e-5)
     for square, row in zip(squares, rows):
         assert square.sum(axis=1) == pytest.approx(1) and (square[-2] == row).all()
+    x = it.model.blocks[0].ln1(it.x)
+    for square, head in zip(squares, it.model.blocks[0].sa.heads):
+        weights = (head.query(x) @ head.key(x).T / math.sqrt(8)).detach().exp().tril()
+        assert square == pytest.approx((weights.T / weights.sum(dim=-1)).T.numpy(), abs=1e-5)
 
 
 def test_the_first_and_the_last_stage_are_those_of_the_model(it):

@@ -3,7 +3,6 @@
 import math
 import re
 import sys
-import tokenize
 
 import numpy as np
 import pytest
@@ -102,33 +101,23 @@ def test_the_model_is_the_formulas_in_numpy(gpt, model, length):
 
 
 def test_initial_parameters(gpt):
-    """Small and random, but for layer norms, and then the model knows nothing."""
+    """Small and random, and then the model knows nothing."""
     torch.manual_seed(0)
     model = gpt.GPTLanguageModel()
-    for module in model.modules():
-        if isinstance(module, nn.LayerNorm):
-            assert (module.weight == 1).all() and (module.bias == 0).all()
-        elif isinstance(module, (nn.Linear, nn.Embedding)):
-            assert module.weight.std().item() == pytest.approx(0.5 / math.sqrt(32), rel=0.15)
+    matrices = [p for name, p in model.named_parameters() if p.dim() == 2]
+    stds = [matrix.std().item() for matrix in matrices]
+    assert stds == pytest.approx([0.5 / math.sqrt(32)] * len(stds), rel=0.15)
     losses = [model(*gpt.get_batch(gpt.train_data))[1].item() for _ in range(5)]
     assert np.mean(losses) == pytest.approx(math.log(65), abs=0.25)
 
 
-@pytest.fixture
-def dropping(gpt, monkeypatch):
-    """gpt.py with dropout."""
-    monkeypatch.setattr(gpt, 'dropout', 0.3)
-    torch.manual_seed(0)
-    return gpt
-
-
-def test_dropout_is_of_weights_and_of_what_attention_and_feed_forward_return(dropping):
+def test_dropout_is_of_weights_and_of_what_attention_and_feed_forward_return(tiny):
     """Each returns only ones, apart from dropout, which is there in training only.
 
     For a head, that is one character, the only weight of which is 1, with values of 1.
     """
-    head, heads = dropping.Head(16), dropping.MultiHeadAttention(2, 16)
-    ffwd, many = dropping.FeedForward(32), torch.randn(100, 16, 32)
+    gpt, many = tiny(dropout=0.3), torch.randn(100, 16, 32)
+    head, heads, ffwd = gpt.Head(16), gpt.MultiHeadAttention(2, 16), gpt.FeedForward(32)
     nn.init.constant_(head.value.weight, 1 / 32)
     for last in (heads.proj, ffwd.net[2]):
         nn.init.zeros_(last.weight)
@@ -146,15 +135,13 @@ def test_dropout_is_of_weights_and_of_what_attention_and_feed_forward_return(dro
 def test_generate_continues_the_text_also_past_block_size(gpt, model, length):
     """The same generator, the same text. Torch's own random state stays as it is."""
 
-    def generate(seed):
-        return model.generate(idx, 30, generator=torch.Generator().manual_seed(seed))
-
     idx, before, seen = tokens(3, length), torch.get_rng_state(), set()
     hook = model.register_forward_hook(lambda _, __, output: seen.add(output[0].requires_grad))
-    out = generate(1)
+    generators = [torch.Generator().manual_seed(seed) for seed in (1, 1, 2)]
+    out, again, other = [model.generate(idx, 30, generator=each) for each in generators]
     hook.remove()
     assert out.shape == (3, length + 30) and torch.equal(out[:, :length], idx)
-    assert torch.equal(out, generate(1)) and not torch.equal(out, generate(2))
+    assert torch.equal(out, again) and not torch.equal(out, other)
     assert torch.equal(torch.get_rng_state(), before) and seen == {False}  # no gradients
 
 
@@ -167,14 +154,14 @@ def test_characters_come_as_often_as_they_should(gpt, model, temperature):
     assert np.abs(shares - probs).max() < 5 * 0.5 / math.sqrt(20_000)
 
 
-def test_sample_is_the_same_every_time_without_dropout(dropping, monkeypatch):
-    model = dropping.GPTLanguageModel()
+def test_sample_is_the_same_every_time_without_dropout(tiny, monkeypatch):
+    gpt = tiny(dropout=0.3)
+    model = gpt.GPTLanguageModel()
     nn.init.normal_(model.lm_head.weight, std=5)  # so that dropout would matter
-    first = dropping.sample(model.train(), 30)
-    assert not any(module.training for module in model.modules())
-    assert len(first) == 30 and dropping.sample(model.train(), 30) == first
-    monkeypatch.setattr(dropping, 'seed', 7)
-    assert dropping.sample(model, 30) != first
+    first, again = [gpt.sample(model.train(), 30) for _ in range(2)]
+    assert len(first) == 30 and again == first
+    monkeypatch.setattr(gpt, 'seed', 7)
+    assert gpt.sample(model, 30) != first
 
 
 def test_sample_follows_the_prompt(gpt, model, monkeypatch):
@@ -188,22 +175,17 @@ def test_sample_follows_the_prompt(gpt, model, monkeypatch):
         assert gpt.encode_string(gpt.sample(model, 30)) == idx[0, len(codes) :].tolist()
 
 
-def comments_about_shapes(path):
-    """{line number: ('scores', 'B, T, T')} of the lines such as `scores = ...  # (B, T, T)`."""
-    found = {}
-    with open(path, encoding='utf-8') as file:
-        for token in tokenize.generate_tokens(file.readline):
-            name = re.match(r' +(\w+) (= )?[^=]', token.line)
-            shape = re.match(r'# (?:.* -> )?\(([^()]*)\)', token.string)
-            if token.type == tokenize.COMMENT and name and shape:
-                found[token.start[0]] = (name[1], shape[1])
-    return found
-
-
 def test_comments_about_shapes_are_true(tiny, tmp_path):
-    """What a line computes is held to the comment behind it, while the program runs."""
+    """What a line such as `scores = ...  # (B, T, T)` computes, while the program runs."""
     gpt, path = tiny(block_size=11, n_embd=28, n_head=4, batch_size=3), tmp_path / 'gpt.py'
-    comments, lines, wrong, checked = comments_about_shapes(path), {}, [], set()
+    pattern, lines, wrong, checked = (
+        r' +(\w+) (?:= )?[^=].*  # (?:.* -> )?\(([^()]*)\)',
+        {},
+        [],
+        set(),
+    )
+    found = [re.match(pattern, line) for line in path.read_text(encoding='utf-8').split('\n')]
+    comments = {number: match.groups() for number, match in enumerate(found, 1) if match}
     sizes = {'B': 3, 'T': 5, 'C': 28, 'head_size': 7, 'num_heads': 4, 'vocab_size': gpt.vocab_size}
 
     def trace(frame, event, argument):

@@ -5,7 +5,6 @@ import io
 import re
 import sys
 import tokenize
-from xml.etree import ElementTree
 
 import pytest
 
@@ -20,25 +19,21 @@ PAGES = {name: (helpers.ROOT / name).read_text(encoding='utf-8') for name in FIL
 PAGE, SOURCE = PAGES['README.md'], helpers.read()
 
 
-def without_code(page):
-    return re.sub(r'^```.*?^```$', '', page, flags=re.M | re.S)
-
-
 def anchors(path):
     """The anchors of a page's headings, as GitHub makes them."""
-    headings = re.findall(r'^#+ (.*)$', without_code(path.read_text(encoding='utf-8')), re.M)
+    headings = re.findall(r'^#+ (.*)$', path.read_text(encoding='utf-8'), re.M)
     return {re.sub(r'[^\w -]', '', heading.lower()).replace(' ', '-') for heading in headings}
 
 
 @pytest.mark.parametrize('name', FILES)
 def test_links_lead_somewhere(name):
-    found = re.findall(r'\]\(([^)]+)\)|src="([^"]+)"', without_code(PAGES[name]))
+    page = re.sub(r'^```.*?^```$', '', PAGES[name], flags=re.M | re.S)
+    found = re.findall(r'\]\(([^)]+)\)|src="([^"]+)"', page)
     for link in filter(None, sum(found, ())):
         if not link.startswith('https://'):
             file, _, anchor = link.partition('#')
             path = (helpers.ROOT / name).parent / file if file else helpers.ROOT / name
             assert path.exists(), link
-            assert path.suffix != '.svg' or ElementTree.parse(path).getroot().tag.endswith('svg')
             assert not anchor or anchor in anchors(path), link
 
 
@@ -66,31 +61,17 @@ def test_code_on_the_page_is_that_of_gpt_py():
     assert ''.join(f'#     {line}\n' for line in drawn.splitlines()) in SOURCE
 
 
-def test_notebook_code_runs(tmp_path, monkeypatch, capsys):
-    line = next(line for line in PAGE.splitlines() if 'A notebook' in line)
-    path = helpers.copy(tmp_path, text=helpers.INPUT, **helpers.TINY)
-    helpers.quick(path)
-    monkeypatch.setitem(sys.modules, 'gpt', helpers.load(path))
-    exec('\n'.join(re.findall('`([^`]+)`', line)), {})
-    assert len(capsys.readouterr().out) == 300 + 1
-
-
 @pytest.mark.parametrize('path', tables.PAGES, ids=lambda path: path.parent.name)
 def test_tables_are_those_of_the_results(path):
     page = path.read_text(encoding='utf-8')
     assert tables.filled(page) == page, 'run tests/measure/tables.py'
-    assert (
-        len(re.findall('^<!-- end -->$', page, re.M)) == len(re.findall('^<!-- ', page, re.M)) / 2
-    )
 
 
 @pytest.mark.parametrize('name, lines, size', [('gpt.py', 600, 29e3), ('bigram.py', 280, 14e3)])
 def test_programs_are_short_and_mostly_explanation(name, lines, size):
     source = helpers.read(name)
     assert len(source.splitlines()) <= lines and len(source.encode()) <= size
-    words = 0
-    for token in tokenize.generate_tokens(io.StringIO(source).readline):
-        if token.type == tokenize.COMMENT or token.string.startswith('"""'):
-            words += len(token.string)
-    assert words > 0.5 * len(re.sub(r'\s*\n\s*', '\n', source))
+    tokens = [token.string for token in tokenize.generate_tokens(io.StringIO(source).readline)]
+    words = ''.join(token for token in tokens if token.startswith(('#', '"""')))
+    assert len(words) > 0.5 * len(re.sub(r'\s*\n\s*', '\n', source))
     assert len(PAGE.splitlines()) <= 200

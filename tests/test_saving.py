@@ -99,7 +99,8 @@ def test_stops_at_random_instants(tmp_path, expected):
     path = make(tmp_path, eval_interval=3)
     for number in range(int(os.environ.get('STOPS', 10))):
         running = helpers.Running(path)
-        running.wait_for('step ')
+        while 'step ' not in running.output() and running.process.is_alive():
+            time.sleep(0.002)
         time.sleep(random.uniform(0, 0.25))
         with suppress(ProcessLookupError):  # it has ended
             os.kill(running.process.pid, (signal.SIGKILL, signal.SIGINT)[number % 2])
@@ -121,9 +122,7 @@ def test_the_file_is_flushed_then_renamed_then_announced(tmp_path):
     renames = at_call(RENAME, ~0, "print('renames', os.path.basename(args[0]))")
     done = quick(make(tmp_path, max_iters=10), patches=[flushed, renames])
     size = (tmp_path / CHECKPOINT).stat().st_size
-    events = [f'flushed {size}\n', 'renames gpt.pt.new\n', 'step 10:']
-    places = [done.stdout.find(event) for event in events]
-    assert -1 not in places and places == sorted(places), done.stdout
+    assert f'flushed {size}\nrenames gpt.pt.new\nstep 10: ' in done.stdout
 
 
 @posix
@@ -131,9 +130,7 @@ def test_a_start_by_mistake_costs_nothing(tmp_path, whole, expected):
     """nanoGPT 60, stylegan2-pytorch 37. What is resumed then is said, with its step."""
     path = make(tmp_path, whole, resume=False, seed=7)
     done = quick(path, patches=[at_call(BACKWARD, 4, CTRL_C)], code=1)
-    assert re.search(
-        r'\nStopped\. .*\b0\b', done.stdout
-    )  # nothing is saved if that is the last step
+    assert re.search(r'\nStopped\. .*\b0\b', done.stdout)  # if that is the last, nothing is saved
     assert names(tmp_path) == {CHECKPOINT} and equal(read_checkpoint(tmp_path), expected)
     assert 'resuming gpt.pt at step 30\n' in quick(change(path, resume=True)).stdout
 
@@ -180,13 +177,10 @@ def test_a_finished_run_only_samples_or_trains_on(tmp_path, whole, expected):
 
 
 class Malicious:
-    """Unpickling this creates a file."""
-
-    def __init__(self, path):
-        self.path = path
+    """Unpickling this runs code."""
 
     def __reduce__(self):
-        return Path.touch, (self.path,)
+        return exec, ('1 / 0',)
 
 
 OTHERS = {'block_size': 8, 'n_embd': 48, 'n_head': 4, 'n_layer': 1, 'text': helpers.TEXT + 'ü'}
@@ -194,7 +188,7 @@ BAD = {  # what happens to a checkpoint
     'cut': lambda path: os.truncate(path, 1000),
     'empty': lambda path: os.truncate(path, 0),
     'only weights': lambda path: torch.save({'lm_head.bias': torch.zeros(65)}, path),
-    'malicious': lambda path: torch.save(Malicious(path.with_name('touched')), path),
+    'malicious': lambda path: torch.save(Malicious(), path),
 }
 
 
@@ -208,9 +202,7 @@ def test_a_checkpoint_that_does_not_fit_is_refused_and_runs_no_code(tmp_path, wh
         helpers.last_line(done, f'gpt.pt was made with {kind.replace("text", "chars")} = ')
     assert 'torch.load(checkpoint' in done.stderr or 'was made with' in helpers.last_line(done)
     assert names(tmp_path) == {CHECKPOINT} and (tmp_path / CHECKPOINT).read_bytes() == data
-    if kind == 'malicious':  # its code would have run
-        torch.load(tmp_path / CHECKPOINT, weights_only=False)
-        assert (tmp_path / 'touched').exists()
+    assert 'ZeroDivisionError' not in done.stderr  # of the malicious one
 
 
 # Root may do anything. So before it looks at its files, the program becomes another user.

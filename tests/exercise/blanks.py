@@ -8,7 +8,6 @@ they are for is still there. Write them in any order. To see how you are doing:
     python tests/exercise/check.py my_gpt.py
 """
 
-import argparse
 import ast
 import shutil
 import sys
@@ -54,16 +53,15 @@ def make_blank(source):
     return '\n'.join(lines)
 
 
-def read_path(description, words):
-    """The only argument of this program, or of check.py. With --help, its description."""
-    layout = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=description, formatter_class=layout)
-    parser.add_argument('path', type=Path, help=words)
-    return parser.parse_args().path
+def read_path(description):
+    """The only argument of this program, or of check.py. With another number of them: help."""
+    if len(sys.argv) != 2 or sys.argv[1].startswith('-'):
+        sys.exit(description)
+    return Path(sys.argv[1])
 
 
 def main():
-    path = read_path(__doc__, 'the file to make, such as my_gpt.py')
+    path = read_path(__doc__)
     text = path.parent / 'input.txt'
     source = make_blank((ROOT / 'gpt.py').read_text(encoding='utf-8'))
     source = source.replace("'gpt.pt'", repr(f'{path.stem}.pt'))  # so that runs stay apart

@@ -271,7 +271,7 @@ def judge(path, part):
 
 
 def main():
-    path = read_path(__doc__, 'the file to judge, such as my_gpt.py')
+    path = read_path(__doc__)
     try:
         load(path)
     except (Exception, SystemExit) as error:

@@ -44,16 +44,13 @@ def new_step(module, wrap=lambda model: model):
 
 def in_turns(functions, turns=TURNS, warm=5):
     """{name: median milliseconds of a call}."""
-    for function in functions.values():
-        for _ in range(warm):
-            function()
     seconds = {name: [] for name in functions}
-    for _ in range(turns):
+    for _ in range(warm + turns):
         for name, function in functions.items():
             began = time.perf_counter()
             function()
             seconds[name].append(time.perf_counter() - began)
-    return {name: round(1000 * statistics.median(each), 2) for name, each in seconds.items()}
+    return {n: round(1000 * statistics.median(each[warm:]), 2) for n, each in seconds.items()}
 
 
 def arithmetic(module):
@@ -93,13 +90,9 @@ print(json.dumps([ms, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024]
 
 def growth():
     """How time (ms) and memory (MB) grow with the context, the width, the depth, and the batch."""
+    every = {'block_size': [64, 128, 256, 512], 'n_embd': [128, 256, 512], 'n_layer': [2, 4, 8]}
     result = {}
-    for name, sizes in {
-        'block_size': [64, 128, 256, 512],
-        'n_embd': [128, 256, 512],
-        'n_layer': [2, 4, 8],
-        'batch_size': [32, 64, 128],
-    }.items():
+    for name, sizes in {**every, 'batch_size': [32, 64, 128]}.items():
         rows = []
         for size in sizes:
             code = CHILD.format(folder=str(measuring.FOLDER), settings={name: size})
@@ -116,11 +109,10 @@ def other():
     module = program()
     model = module.GPTLanguageModel().eval()
     full = torch.zeros((1, module.block_size), dtype=torch.long)
-    functions = {
-        'evaluation, ms': lambda: module.mean_loss(model, module.val_data),
-        'sampling 100 characters, ms': lambda: model.generate(full, 100),
-        'import torch, ms': lambda: subprocess.run([sys.executable, '-c', 'import torch']),
-    }
+    start = [sys.executable, '-c', 'import torch']
+    functions = {'evaluation, ms': lambda: module.mean_loss(model, module.val_data)}
+    functions['sampling 100 characters, ms'] = lambda: model.generate(full, 100)
+    functions['import torch, ms'] = lambda: subprocess.run(start)
     result = in_turns(functions, turns=5, warm=1)
     for name, text in {'input.txt': helpers.INPUT, '100 MB': helpers.INPUT * 80}.items():
         with tempfile.TemporaryDirectory() as folder:
@@ -136,18 +128,15 @@ def other():
 
 def torchrun():
     """Processes on the cores of one machine: milliseconds for a step, median of three runs."""
-    launch = ['-m', 'torch.distributed.run', '--standalone']
-    kinds = {number: [*launch, f'--nproc-per-node={number}'] for number in '12'}
-    kinds['python'] = []
-    times = {name: [] for name in kinds}
+    launch = ['-m', 'torch.distributed.run', '--standalone', '--nproc-per-node']
+    kinds, times = {'python': [], '1': [*launch, '1'], '2': [*launch, '2']}, {}
     with tempfile.TemporaryDirectory() as folder:
         settings = {'device': 'cpu', 'max_iters': 300, 'eval_interval': 300, 'max_new_tokens': 1}
         path = helpers.copy(folder, text=helpers.INPUT, eval_size=6400, **settings)
-        for _ in range(3):
-            for name, command in kinds.items():
-                lines, _ = measuring.watch([sys.executable, *command, str(path)])
-                rows = measuring.curve(lines)
-                times[name].append((rows[-1][0] - rows[0][0]) * 1000 / 300)
+        for name in [*kinds] * 3:
+            lines, _ = measuring.watch([sys.executable, *kinds[name], str(path)])
+            (first, *_), *_, (last, *_) = measuring.curve(lines)
+            times.setdefault(name, []).append((last - first) * 1000 / 300)
     return {name: round(statistics.median(each), 1) for name, each in times.items()}
 
 

@@ -4,13 +4,11 @@
     python tests/measure/experiments.py 5 no-mask   only some, with five seeds
 
 All runs have 1,200 steps, in 32 bits. Every run is saved in results.json as soon as it ends, and
-not repeated while its code is the same.
+not repeated as long as it stands there.
 """
 
 import ast
 import concurrent.futures
-import hashlib
-import multiprocessing
 import os
 import re
 import shutil
@@ -66,18 +64,8 @@ def apply_solution(name, folder):
     subprocess.run(command, cwd=folder, env=env, check=True)
 
 
-def key(path):
-    """What a run depends on, in 16 characters: the program without comments and docstrings."""
-    tree = ast.parse(path.read_text(encoding='utf-8'))
-    for node in ast.walk(tree):
-        documented = isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef))
-        if documented and ast.get_docstring(node) is not None:
-            node.body = node.body[1:]
-    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()[:16]
-
-
 def run(name, seed):
-    """Train: {'loss', 'train_loss', 'seconds', 'parameters', 'curve', 'sample', 'key'}."""
+    """Train: {'loss', 'train_loss', 'seconds', 'parameters', 'curve', 'sample'}."""
     os.environ['OMP_NUM_THREADS'] = '1'
     with tempfile.TemporaryDirectory() as folder:
         path = write_program(name, folder, seed)
@@ -89,22 +77,17 @@ def run(name, seed):
         rows, printed = measuring.curve(lines), [line for _, line in lines]
         bits = [float(b) for b in re.findall(r'^ +([\d.]+) bits per', '\n'.join(printed), re.M)]
         result = {'loss': rows[-1][3], 'train_loss': rows[-1][2], 'seconds': round(seconds, 1)}
-        result |= {'parameters': used, 'curve': rows, 'key': key(path)}
+        result |= {'parameters': used, 'curve': rows}
         result['sample'] = '\n'.join(printed[printed.index('') + 1 :])[:100]
         return {**result, 'bits': bits[-1]} if bits else result
 
 
 def main():
     seeds, *names = sys.argv[1:] or sys.exit(__doc__)
-    todo, done = [], measuring.read().get('experiments', {})
-    for seed in range(1337, 1337 + int(seeds)):
-        for name in names or EXPERIMENTS:
-            with tempfile.TemporaryDirectory() as folder:
-                now = key(write_program(name, folder, seed))
-            if done.get(name, {}).get(str(seed), {}).get('key') != now:
-                todo.append((name, seed))
-    context = multiprocessing.get_context('spawn')
-    with concurrent.futures.ProcessPoolExecutor(os.cpu_count(), context) as pool:
+    seeds, done = range(1337, 1337 + int(seeds)), measuring.read().get('experiments', {})
+    todo = [(name, seed) for seed in seeds for name in names or EXPERIMENTS]
+    todo = [(name, seed) for name, seed in todo if str(seed) not in done.get(name, {})]
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         futures = {pool.submit(run, *task): task for task in todo}
         for future in concurrent.futures.as_completed(futures):
             name, seed = futures[future]

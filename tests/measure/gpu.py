@@ -19,6 +19,7 @@ import traceback
 from pathlib import Path
 
 import torch
+from torch.profiler import ProfilerActivity, profile
 
 import benchmark
 import experiments
@@ -95,22 +96,13 @@ class Part:
 
     def profile(self):
         """One step of the larger model: where its time goes, by operation."""
-        from torch.profiler import ProfilerActivity, profile
-
         step = self.steps(number=1, **LARGE, dropout=0.2)
         step()
         kinds = [ProfilerActivity.CPU] + ([] if self.dry else [ProfilerActivity.CUDA])
         with profile(activities=kinds) as profiled:
-            began = time.perf_counter()
             step()
-            wall = time.perf_counter() - began
-        where = 'self_cpu_time_total' if self.dry else 'self_device_time_total'
-        rows = sorted(profiled.key_averages(), key=lambda row: -getattr(row, where))
-        total = sum(getattr(row, where) for row in rows)
-        top = [[row.key[:60], row.count, round(getattr(row, where) / 1000, 3)] for row in rows[:15]]
-        launches = sum(row.count for row in rows if 'LaunchKernel' in row.key)
-        busy = {'wall ms': round(1000 * wall, 2), 'device ms': round(total / 1000, 2)}
-        return {**busy, 'launches': launches, 'operation, calls, ms': top}
+        by = f'self_{"cpu" if self.dry else "device"}_time_total'
+        return profiled.key_averages().table(sort_by=by, row_limit=20).splitlines()
 
     def torchrun(self):
         """One process under torchrun. Its losses are to be those of checkpoints(), in one go."""

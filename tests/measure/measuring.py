@@ -37,16 +37,13 @@ def write(section, value):
 
 def machine():
     """What this runs on, and when, in words."""
-    name = platform.processor() or platform.machine()
-    if Path('/proc/cpuinfo').exists():
-        found = re.search(r'model name\s*: (.*)', Path('/proc/cpuinfo').read_text())
-        name = found[1] if found else name
-    date = time.strftime('%Y-%m-%d')
+    info = Path('/proc/cpuinfo')
+    found = re.search(r'model name\s*: (.*)', info.read_text() if info.exists() else '')
+    name = found[1] if found else platform.processor() or platform.machine()
     able = [each for each in ('avx512_bf16', 'amx_bf16') if torch.cpu.get_capabilities().get(each)]
-    return (
-        f'{name}, {torch.get_num_threads()} threads, {" and ".join(able) or "no bfloat16"}; '
-        f'Python {platform.python_version()}, torch {torch.__version__}; {date}'
-    )
+    name += f', {torch.get_num_threads()} threads, {" and ".join(able) or "no bfloat16"}'
+    versions = f'Python {platform.python_version()}, torch {torch.__version__}'
+    return f'{name}; {versions}; {time.strftime("%Y-%m-%d")}'
 
 
 def texts(nano):

@@ -84,18 +84,16 @@ def by_budget():
 
 
 def growth():
-    written = measuring.read()['growth']
-    rows = [[step, f'`` {written[step]} ``'] for step in sorted(written, key=int)]
-    return table('steps: | it writes', rows)
+    written = sorted(measuring.read()['growth'].items(), key=lambda item: int(item[0]))
+    return table('steps: | it writes', [[step, f'`` {words} ``'] for step, words in written])
 
 
 def steps():
     rows, found = [], measuring.read()['benchmark']['steps']
-    ways = ['one by one', 'all-heads-at-once', 'fused-attention']
     for bits in (32, 16):
-        times = [f'{found[f"{bits} bits, {way}"]:.0f}' for way in ways]
-        share = f'{found[f"{bits} bits, share of it"]:.0%}'
-        rows.append([bits, *times, found[f'{bits} bits, GFLOP/s'], share])
+        ways = ['one by one', 'all-heads-at-once', 'fused-attention', 'GFLOP/s']
+        numbers = [f'{found[f"{bits} bits, {way}"]:.0f}' for way in ways]
+        rows.append([bits, *numbers, f'{found[f"{bits} bits, share of it"]:.0%}'])
     head = 'bits: | gpt.py, ms: | all heads at once, ms: | fused, ms: | GFLOP/s possible:'
     return table(f'{head} | of which gpt.py uses:', rows)
 
