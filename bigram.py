@@ -224,9 +224,9 @@ class BigramLanguageModel(nn.Module):
 # finds j too likely, the slope is positive, and s[j] should be lowered. The slope is 0 only where
 # the two are equal: at the counted probability.
 
-# How far should p move? The simplest rule is p = p - learning_rate * slope. The whole text would be
-# slow in gpt.py, so both use a random batch, with the same slopes on average. (Stochastic means
-# random, hence SGD, stochastic gradient descent.) Our rate, 100, is large because slopes are small:
+# How far should p move? The simplest rule is p = p - learning_rate * slope. Each step could use the
+# whole text, but in gpt.py that is slow. A random batch has the same slopes on average. (Hence SGD,
+# stochastic, that is, random, gradient descent.) Our rate, 100, is large because slopes are small:
 # the loss is a mean over 32 * 64 questions. A row that 20 of them use has slopes of at most 20/2048
 # = 0.01 in size, so a step moves its scores by at most 1. We lower the rate step by step, or the
 # quirks of each batch would keep pushing parameters around.

@@ -36,7 +36,7 @@ from tqdm import tqdm
 block_size = 64  # the longest context, in characters
 n_embd = 128  # how many numbers describe each character
 n_head = 2  # attention heads per block
-n_layer = 2  # blocks, one after another
+n_layer = 2  # blocks of several layers
 dropout = 0.0  # share of numbers zeroed at random in training (useful for larger models)
 
 # training
@@ -190,8 +190,8 @@ class Head(nn.Module):
         k = self.key(x)  # (B, T, head_size)
         v = self.value(x)  # (B, T, head_size)
 
-        # The dot products of all queries with all keys, each a sum of n = head_size products. If
-        # signs are random, (a + b)**2 is a**2 + b**2 on average, since 2*a*b averages out. So the
+        # The dot products of all queries with all keys, each a sum of n = head_size products. Signs
+        # are random at first, so (a + b)**2 is a**2 + b**2 on average: 2*a*b averages out. So the
         # square of such a sum grows like n, and its size like sqrt(n). We divide by that, or large
         # heads would start out with large scores. Where scores differ widely, softmax, below, gives
         # nearly all the weight to one character, and changing a score a little hardly matters: its
@@ -323,7 +323,7 @@ class GPTLanguageModel(nn.Module):
     def init_weights(self, module):
         """Set the spread of the random numbers. (They are random, or all heads would be alike.)
 
-        Sums of n terms grow like sqrt(n) (see Head), hence the root. 0.5 was found by trial.
+        Sums of n terms grow like sqrt(n) (see Head). Dividing undoes that. 0.5 was found by trial.
         """
         if isinstance(module, (nn.Linear, nn.Embedding)):
             nn.init.normal_(module.weight, std=0.5 / math.sqrt(n_embd))
@@ -378,9 +378,9 @@ def sample(model, length):
 # Again and again: show the model some text, measure the loss, and move the parameters to lower it.
 #
 # In bigram.py, a parameter moves in proportion to its slope, so the rows of rare characters lag
-# behind. Here, typical slopes differ a hundredfold between layers, so no one rate suits all. AdamW
-# (Loshchilov & Hutter, 2019), or Adam (Kingma & Ba, 2015) with separate weight decay, divides by
-# the usual size of each slope. Each parameter p has two averages. If g is its slope now:
+# behind. Here, typical slopes differ a hundredfold between layers, so no one rate suits all. Adam
+# (Kingma & Ba, 2015) divides each slope by its usual size, and AdamW (Loshchilov & Hutter, 2019)
+# adds the third line below. Each parameter p has two averages. If g is its slope now:
 #
 #     mean   = 0.9 * mean + 0.1 * g           the slope, averaged over about 10 steps
 #     square = 0.99 * square + 0.01 * g**2    its square, over about 100
@@ -393,7 +393,7 @@ def sample(model, length):
 # alternates between 2 and -2, the mean swings between 0.1 and -0.1 (0.9 * -0.1 + 0.1 * 2 is about
 # 0.1), and p moves about a twentieth as far, back and forth. So pushes that disagree mostly cancel.
 #
-# The third line, weight decay (parameters are also called weights), pulls every parameter a little
+# The third line, weight decay (weights here means parameters), pulls every parameter a little
 # toward 0. One that most batches push away from 0 stays large. One that a few quirks pushed away
 # drifts back, which often helps on unseen text.
 
@@ -409,7 +409,7 @@ def learning_rate_at(step):
     return learning_rate * warmup * decay
 
 
-# If the hardware supports 16-bit numbers directly, autocast uses them where they rarely do harm.
+# If the hardware itself has 16-bit numbers, autocast uses them where little precision is needed.
 if 'cuda' in device:
     fast = torch.cuda.is_bf16_supported(including_emulation=False)
 else:  # what is this CPU capable of? (PyTorch 2.11 and later can tell.)
@@ -502,7 +502,7 @@ def load(model):
 def load_run(model, optimizer):
     """Load the saved run. Return its step."""
     state = load(model)
-    settings = optimizer.state_dict()['param_groups']  # as set above, not as in the file
+    settings = optimizer.state_dict()['param_groups']  # this program's, not the file's
     optimizer.load_state_dict({**state['optimizer'], 'param_groups': settings})
     torch.set_rng_state(state['random'])
     print(f'resuming {checkpoint.name} at step {state["step"]}')
@@ -522,7 +522,7 @@ def load_model():
 # Several GPUs can share the work. torchrun --nproc-per-node=4 gpt.py starts this program four
 # times. Each of these processes has a number (its rank) and a copy of the model. All draw the same
 # batches, from the same seed, but each works on an equal share of the pieces. Before the parameters
-# move, the gradients are averaged, which gives that of the batch, so all stay the same.
+# move, the gradients are averaged, which gives the batch's, so the copies stay alike.
 
 rank = int(os.environ.get('RANK', 0))
 world_size = int(os.environ.get('WORLD_SIZE', 1))  # how many processes
@@ -539,7 +539,7 @@ def train():
     model = GPTLanguageModel().to(device)
     optimizer = torch.optim.AdamW(
         model.parameters(), learning_rate, betas=(0.9, 0.99), weight_decay=weight_decay, fused=True
-    )  # betas: see Training; fused: faster
+    )  # 0.9, 0.99: see Training; fused: faster
 
     start = load_run(model, optimizer) if resume else 0  # steps already taken
     network = Parallel(model) if world_size > 1 else model

@@ -1,9 +1,13 @@
 """What several test files use."""
 
+import sys
+
 import pytest
 import torch
 
 import helpers
+
+sys.path += [str(helpers.ROOT / 'tests' / folder) for folder in ('exercise', 'measure')]
 
 torch.set_num_threads(1)  # for models this small, a second thread costs more than it brings
 

@@ -1,8 +1,7 @@
 """What the tests share: copies of the programs, edited as a user edits them, and ways to run them.
 
-A test runs the real program. `copy` writes it into a folder, with a text beside it and some lines
-at its top changed. Then `load` imports the copy, `start` starts it as a user does, and `quick` runs
-it in a forked process that has torch already, which is much faster.
+`copy` writes a program into a folder, with a text and some lines at its top changed. `load` imports
+it, `start` starts it as a user does, and `quick`, much faster, in a fork that has torch already.
 """
 
 import importlib.util
@@ -60,10 +59,7 @@ def read(name='gpt.py'):
 
 
 def copy(folder, name='gpt.py', text=TEXT, edits=(), **settings):
-    """Write an edited copy of the program `name` into `folder`, and its text. Returns its path.
-
-    `text` is a str or bytes. `edits` and `settings`: see change().
-    """
+    """Write a program and its text (str or bytes) into `folder`, edited: change(). The path."""
     path = Path(folder, name)
     path.with_name('input.txt').write_bytes(text if isinstance(text, bytes) else text.encode())
     path.write_text(read(name), encoding='utf-8')
@@ -71,10 +67,7 @@ def copy(folder, name='gpt.py', text=TEXT, edits=(), **settings):
 
 
 def change(path, *edits, **settings):
-    """Edit the program at `path`: pairs (old, new), and lines `name = value`. Returns `path`.
-
-    Each has to be there once.
-    """
+    """Edit a program: pairs (old, new), and lines `name = value`, each there once. Its `path`."""
     source = path.read_text(encoding='utf-8')
     for old, new in edits:
         source = replace(source, re.escape(old), new)
@@ -108,11 +101,8 @@ def start(path, *arguments, env=(), **options):
 
 def finish(process, code=0):
     """Wait for the end of what start() has started. Its exit code has to be `code`."""
-    try:
-        output = process.communicate(timeout=120)
-    finally:
-        process.terminate()  # if it hangs
-    return checked(process.returncode, code, *output)
+    stdout, stderr = process.communicate(timeout=120)
+    return checked(process.returncode, code, stdout, stderr)
 
 
 def checked(returncode, code, stdout, stderr):
@@ -121,12 +111,9 @@ def checked(returncode, code, stdout, stderr):
     return subprocess.CompletedProcess([], returncode, stdout, stderr)
 
 
-# ----------------------------------------------------------
-# Running a program in a process that is forked from one with torch already in it
-
-FORK = 'forkserver' in multiprocessing.get_all_start_methods()
-context = multiprocessing.get_context('forkserver' if FORK else 'spawn')
-if FORK:  # torch._dynamo: the optimizer imports it, and that takes seconds
+POSIX = os.name == 'posix'
+context = multiprocessing.get_context('forkserver' if POSIX else 'spawn')
+if POSIX:  # torch._dynamo: the optimizer imports it, and that takes seconds
     context.set_forkserver_preload(['torch', 'torch._dynamo', 'tqdm', 'helpers'])
 
 
@@ -176,8 +163,7 @@ def quick(path, *arguments, patches=(), code=0):
 def at_call(function, number, action):
     """A patch: run the statement `action` after call `number` (0 is the first) of a function.
 
-    `function` is a name such as 'torch.save', its arguments are in the list `args`. A negative
-    number, ~number, means before that call.
+    `function` is a name such as 'torch.save', with arguments `args`. ~number: before that call.
     """
     return f"""
 import os, signal, sys, torch

@@ -1,7 +1,5 @@
 """bigram.py: the story that it prints, and all its numbers against counting in plain Python."""
 
-import contextlib
-import io
 import math
 import re
 from collections import Counter
@@ -22,31 +20,21 @@ TEXTS = {
 }
 
 
-@pytest.fixture(scope='module')
-def full_run(tmp_path_factory):
-    """bigram.py as it stands, after it has run on the whole input.txt, and what it has printed."""
-    path = helpers.copy(tmp_path_factory.mktemp('bigram'), 'bigram.py', helpers.INPUT, device='cpu')
-    with contextlib.redirect_stdout(io.StringIO()) as stdout:
-        module = helpers.load(path)
-    return module, stdout.getvalue()
-
-
 def losses_by_counting(text):
     """What the table shows of guessing, characters and pairs: training, then validation."""
     size, n = len(set(text)), int(0.9 * len(text))
     pairs, val_pairs = Counter(pairwise(text[:n])), Counter(pairwise(text[n:]))
     firsts, seconds = Counter(text[: n - 1]), Counter(text[1:n])
 
-    def loss(counts, probability):
-        logs = [count * math.log(probability(*pair)) for pair, count in counts.items()]
-        return -math.fsum(logs) / counts.total()
+    def losses(probability, parts=(pairs, val_pairs)):
+        for counts in parts:
+            logs = [count * math.log(probability(*pair)) for pair, count in counts.items()]
+            yield -math.fsum(logs) / counts.total()
 
-    losses = [math.log(size), math.log(size)]
-    for counts in (pairs, val_pairs):
-        losses.append(loss(counts, lambda a, b: (seconds[b] + 1) / (n - 1 + size)))
-    for counts in (pairs, val_pairs):
-        losses.append(loss(counts, lambda a, b: (pairs[a, b] + 1) / (firsts[a] + size)))
-    return [*losses, loss(pairs, lambda a, b: pairs[a, b] / firsts[a])]
+    yield from losses(lambda a, b: 1 / size)
+    yield from losses(lambda a, b: (seconds[b] + 1) / (n - 1 + size))
+    yield from losses(lambda a, b: (pairs[a, b] + 1) / (firsts[a] + size))
+    yield from losses(lambda a, b: pairs[a, b] / firsts[a], [pairs])
 
 
 def check_story(stdout, text, length):
@@ -66,16 +54,20 @@ def check_story(stdout, text, length):
     counting, learning, sample, *found, train, val = re.fullmatch(
         rf'{re.escape(begin)}{losses}((?s:.){{{length}}}){table}', stdout
     ).groups()
-    assert list(map(float, [*found, counting])) == pytest.approx(losses_by_counting(text), abs=1e-4)
+    assert list(map(float, [*found, counting])) == pytest.approx(
+        [*losses_by_counting(text)], abs=1e-4
+    )
     assert learning == train and set(sample) <= set(chars)
     return float(train), float(val)
 
 
-def test_the_story_in_its_order_and_learning_comes_close_to_counting(full_run):
-    train, val = check_story(full_run[1], helpers.INPUT, 300)
+def test_the_story_in_its_order_and_learning_comes_close_to_counting(tmp_path):
+    path = helpers.copy(tmp_path, 'bigram.py', helpers.INPUT, device='cpu')
+    stdout = helpers.quick(path).stdout
+    train, val = check_story(stdout, helpers.INPUT, 300)
     *_, counted_val, lowest = losses_by_counting(helpers.INPUT)
     assert lowest < train < lowest + 0.02 and abs(val - counted_val) < 0.02
-    batches = [float(loss) for loss in re.findall(r'Step \d+: loss (\S+)', full_run[1])]
+    batches = [float(loss) for loss in re.findall(r'Step \d+: loss (\S+)', stdout)]
     assert len(batches) == 5 and batches[0] > 4.2 and max(batches[1:]) < 2.6
 
 
@@ -101,8 +93,9 @@ def test_a_text_that_will_not_do_is_refused_at_once(tmp_path, capsys, size, word
     assert capsys.readouterr().out == ''
 
 
-def test_generate_draws_by_the_probabilities_in_the_last_characters_row(full_run):
-    model, seen = full_run[0].BigramLanguageModel(), []
+def test_generate_draws_by_the_probabilities_in_the_last_characters_row(tmp_path):
+    module = helpers.load(helpers.copy(tmp_path, 'bigram.py', helpers.INPUT, **SHORT))
+    model, seen = module.BigramLanguageModel(), []
     model.register_forward_hook(lambda module, _, output: seen.append(output[0].requires_grad))
     chosen = model.generate(torch.tensor([[9, 3]]).expand(20_000, 2), 1)[:, -1]
     scores = np.exp(model.token_embedding.weight[3].detach().double().numpy())

@@ -26,8 +26,7 @@ def test_input_txt_is_the_text_it_should_be_and_the_articles_worked_examples(tin
 
 @pytest.mark.parametrize('name', ALPHABETS)
 def test_encode_and_decode_go_there_and_back(tiny, name):
-    text = ALPHABETS[name]
-    gpt, chars = tiny(text=text), sorted(set(text))
+    gpt, text, chars = tiny(text=ALPHABETS[name]), ALPHABETS[name], sorted(set(ALPHABETS[name]))
     codes = gpt.encode_string(text)
     assert gpt.decode_list(codes) == text and gpt.data.tolist() == codes
     assert [chars[code] for code in codes] == list(text) and gpt.vocab_size == len(chars)
@@ -35,10 +34,7 @@ def test_encode_and_decode_go_there_and_back(tiny, name):
 
 
 def test_batches_are_pieces_of_a_part_and_reach_both_its_ends(tiny):
-    """An end that is off by one leaves characters out, or goes beyond the part.
-
-    The text is in the order of the alphabet, so each character's number is its position.
-    """
+    """The text is in the order of the alphabet, so each character's number is its position."""
     text = ''.join(map(chr, range(0x4E00, 0x4E00 + 400)))
     gpt, starts = tiny(text=text, block_size=7, batch_size=64), set()
     assert gpt.train_data.tolist() == list(range(360))  # the first 90 percent

@@ -1,21 +1,16 @@
 """The exercises: the copy with blanks, the verdicts on right and wrong answers, the solutions."""
 
-import functools
-import sys
-
 import pytest
+
+import blanks
+import check
+import experiments
 
 import helpers
 from helpers import TINY, change, copy, quick
 
 FOLDER = helpers.ROOT / 'tests' / 'exercise'
 SOLUTIONS = sorted(path.stem for path in (FOLDER / 'solutions').glob('*.diff'))
-sys.path[:0] = [str(FOLDER), str(FOLDER.parent / 'measure')]
-
-import blanks  # noqa: E402
-import check  # noqa: E402
-import experiments  # noqa: E402
-
 WRONG = helpers.read_edits(FOLDER / 'wrong_answers.txt')
 
 
@@ -78,29 +73,23 @@ def test_an_error_in_an_answer_is_reported_with_its_line(tmp_path):
     assert str(path) in helpers.last_line(done, 'SyntaxError') and done.stderr.count('\n') == 1
 
 
-@pytest.fixture(scope='module')
-def solved(tmp_path_factory):
-    """A function that runs a solution (None: the program as it is). Returns its path and output."""
-
-    @functools.cache
-    def run(name, **settings):
-        path = copy(tmp_path_factory.mktemp('solution'))
-        if name:
-            experiments.apply_solution(name, path.parent)
-        change(path, **{**TINY, 'max_iters': 10, 'warmup_iters': 0, **settings})
-        return path, quick(path)
-
-    return run
+def solve(folder, name, **settings):
+    """Run a solution (None: the program as it is). Returns its path and output."""
+    path = copy(folder)
+    if name:
+        experiments.apply_solution(name, folder)
+    change(path, **{**TINY, 'max_iters': 10, 'warmup_iters': 0, **settings})
+    return path, quick(path)
 
 
 @pytest.mark.parametrize('name', [name for name in SOLUTIONS if name != 'trigrams'])
-def test_a_solution_applies_and_runs(solved, name):
+def test_a_solution_applies_and_runs(tmp_path, name):
     """Some change no number. Then the sample is the same, too, past a full context."""
-    done = solved(name)[1]
+    done = solve(tmp_path, name)[1]
     assert 'step 10: ' in done.stdout
     same = {'fused-attention': 'all-heads-at-once', 'two-loops': None, 'key-value-cache': None}
     if name in same:
-        other = solved(same[name])[1]
+        other = solve(tmp_path, same[name])[1]
         assert helpers.steps(done) == helpers.steps(other)
         assert done.stdout.partition('\n\n')[2] == other.stdout.partition('\n\n')[2] != ''
 
@@ -111,14 +100,8 @@ def test_the_solution_for_bigram_applies_and_runs(tmp_path):
     assert 'counted trigram, validation: 1.9' in quick(path).stdout
 
 
-def test_greedy_and_top_k(solved):
+def test_greedy_and_top_k(tmp_path):
     """At temperature 0 or with top_k = 1, the likeliest comes."""
-    path, greedy = solved('greedy-and-top-k', temperature=0.0)
+    path, greedy = solve(tmp_path, 'greedy-and-top-k', temperature=0.0)
     gpt = helpers.load(change(path, temperature=1.0, top_k=1))
     assert greedy.stdout.endswith(f'\n{gpt.sample(gpt.load_model(), 20)}\n')
-
-
-def test_every_experiment_is_another_program(tmp_path):
-    paths = (experiments.write_program(name, tmp_path, 1) for name in experiments.EXPERIMENTS)
-    programs = [path.read_text(encoding='utf-8') for path in paths]
-    assert len(set(programs)) == len(programs) > 30

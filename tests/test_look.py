@@ -4,17 +4,13 @@ import math
 import re
 import shutil
 import subprocess
-import sys
 
 import pytest
 import torch
 
 import helpers
 
-pytest.importorskip('plotly', reason='look.py draws with plotly')
-LOOK = helpers.ROOT / 'tests' / 'exercise' / 'look.py'
-sys.path.insert(0, str(LOOK.parent))
-import look  # noqa: E402
+look = pytest.importorskip('look', reason='look.py draws with plotly')
 
 TINY = {**helpers.TINY, 'n_head': 4, 'max_iters': 30, 'warmup_iters': 0, 'eval_interval': 30}
 TEXT = 'to be\nor not'
@@ -26,7 +22,7 @@ def show(folder, shown, **options):
     path = helpers.copy(folder, **{**TINY, **options})
     helpers.load(path).train()
     arguments = [shown, '--program', str(path), '--output', str(folder / 'look.html')]
-    done = helpers.quick(LOOK, '--no-browser', *arguments)
+    done = helpers.quick(look.__file__, '--no-browser', *arguments)
     return helpers.load(path), done.stdout, (folder / 'look.html').read_text(encoding='utf-8')
 
 
@@ -37,8 +33,8 @@ def it(tmp_path_factory):
     gpt.page, gpt.model, idx = page, gpt.load_model(), gpt.encode_string(TEXT)
     gpt.seen = look.Seen(gpt, gpt.load_model(), idx)
     gpt.p = gpt.model(torch.tensor([idx]))[0][0].softmax(dim=-1).detach()
-    gpt.x = gpt.model.token_embedding_table.weight[idx]
-    gpt.x = gpt.x + gpt.model.position_embedding_table.weight[: len(idx)]
+    tokens, positions = gpt.model.token_embedding_table, gpt.model.position_embedding_table
+    gpt.x = tokens.weight[idx] + positions.weight[: len(idx)]
     return gpt
 
 
@@ -69,8 +65,8 @@ def test_the_weights_of_the_heads_are_those_of_the_model(it):
 
 def test_the_first_and_the_last_stage_are_those_of_the_model(it):
     first, *_, last = [logits.softmax(dim=-1) for logits in it.seen.stages]
-    assert torch.allclose(last, it.p, atol=1e-5)
-    assert torch.allclose(first, it.model.lm_head(it.model.ln_f(it.x)).softmax(dim=-1), atol=1e-5)
+    right = it.model.lm_head(it.model.ln_f(it.x)).softmax(dim=-1)
+    assert torch.allclose(last, it.p, atol=1e-5) and torch.allclose(first, right, atol=1e-5)
     column = [row[0] for row in next(look.stages(it.seen)).frames[3].data[0].z]
     assert column[:8] == pytest.approx(first[3].topk(8).values.tolist())
 
@@ -89,21 +85,21 @@ def test_a_long_text_in_a_foreign_alphabet_and_errors(tmp_path):
     assert output.startswith('Not shown: all but the last 16 characters, as ')
     tokens = re.findall(r'<label[^>]*><input[^>]*>(.*?)</label>', page)
     assert ''.join(tokens) == 'ли&gt;↵⇥не␣&amp;␣быть?U+200B'
-    wrong = [('unknown characters', 'z'), ('none.pt yet', '--checkpoint', 'none.pt')]
-    for words, *arguments in [*wrong, ("file or directory: 'none.py'", '--program', 'none.py')]:
-        done = helpers.quick(LOOK, '--program', gpt.__file__, *arguments, code=1)
+    none = ("file or directory: 'none.py'", '--program', 'none.py')
+    for words, *arguments in [('unknown', 'z'), ('none.pt yet', '--checkpoint', 'none.pt'), none]:
+        done = helpers.quick(look.__file__, '--program', gpt.__file__, *arguments, code=1)
         assert words in done.stderr and done.stderr.count('\n') == 1
 
 
 def test_the_page_opens_without_a_network_and_without_errors(it, tmp_path):
     assert 'src="http' not in it.page
-    browsers = map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))
-    browser = next(filter(None, browsers), None) or pytest.skip('no browser to open the page in')
+    browser = shutil.which('chromium') or shutil.which('google-chrome') or pytest.skip('no browser')
     script = "<script>onload = () => document.querySelectorAll('input')[3].click()</script>"
     (tmp_path / 'look.html').write_text(it.page + script, encoding='utf-8')
     options = f'--headless=new --no-sandbox --disable-gpu --user-data-dir={tmp_path}/profile'
-    options += ' --enable-logging=stderr --v=0 --virtual-time-budget=5000 --dump-dom'
-    command = [browser, *options.split(), (tmp_path / 'look.html').as_uri()]
-    done = subprocess.run(command, capture_output=True, encoding='utf-8', timeout=60)
+    options += (
+        f' --enable-logging=stderr --virtual-time-budget=5000 --dump-dom {tmp_path}/look.html'
+    )
+    done = subprocess.run([browser, *options.split()], capture_output=True, text=True, timeout=60)
     assert 'CONSOLE' not in done.stderr
     assert done.stdout.count('class="main-svg"') >= it.page.count('class="plotly-graph-div"') > 9

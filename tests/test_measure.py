@@ -3,22 +3,17 @@
 import json
 import sys
 
+import gpu
+
 import helpers
-
-sys.path.insert(0, str(helpers.ROOT / 'tests' / 'measure'))
-
-import gpu  # noqa: E402
-
-NANO = "print('step 0: train loss 4.2, val loss 4.3')"
 
 
 def test_all_of_gpu_py_runs_dry(tmp_path, monkeypatch):
-    text = tmp_path / 'nano' / 'data' / 'shakespeare_char' / 'input.txt'
+    text, output = tmp_path / 'data' / 'shakespeare_char' / 'input.txt', tmp_path / 'gpu.json'
     text.parent.mkdir(parents=True)
     text.write_text(helpers.TEXT)
-    (tmp_path / 'nano' / 'train.py').write_text(NANO)
-    output = tmp_path / 'gpu.json'
-    options = ['--dry', '--nanogpt', str(tmp_path / 'nano'), '--output', str(output)]
+    (tmp_path / 'train.py').write_text("print('step 0: train loss 4.2, val loss 4.3')")
+    options = ['--dry', '--nanogpt', str(tmp_path), '--output', str(output)]
     monkeypatch.setattr(sys, 'argv', ['gpu.py', *options])
     gpu.main()
     results = json.loads(output.read_text())

@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn as nn
 from torch.nn import functional as F
+from torch.testing import assert_close
 
 
 def randomized(module):
@@ -28,11 +29,6 @@ def model(gpt):
 def tokens(*shape, seed=0):
     """Random characters."""
     return torch.randint(65, shape, generator=torch.Generator().manual_seed(seed))
-
-
-def assert_close(ours, theirs, tolerance=1e-11):
-    """The largest difference of two tensors is at most `tolerance`."""
-    torch.testing.assert_close(ours, theirs, rtol=0, atol=tolerance)
 
 
 def softmax(scores):
@@ -112,10 +108,7 @@ def test_initial_parameters(gpt):
 
 
 def test_dropout_is_of_weights_and_of_what_attention_and_feed_forward_return(tiny):
-    """Each returns only ones, apart from dropout, which is there in training only.
-
-    For a head, that is one character, the only weight of which is 1, with values of 1.
-    """
+    """Each returns ones without it. (A head: for one character, with a weight and values of 1.)"""
     gpt, many = tiny(dropout=0.3), torch.randn(100, 16, 32)
     head, heads, ffwd = gpt.Head(16), gpt.MultiHeadAttention(2, 16), gpt.FeedForward(32)
     nn.init.constant_(head.value.weight, 1 / 32)
@@ -124,10 +117,10 @@ def test_dropout_is_of_weights_and_of_what_attention_and_feed_forward_return(tin
         nn.init.ones_(last.bias)
     for module, x in ((head, torch.ones(20_000, 1, 32)), (heads, many), (ffwd, many)):
         out = module.eval()(x)
-        assert_close(out, torch.ones_like(out), 1e-6)
+        assert_close(out, torch.ones_like(out))
         out = module.train()(x)
         kept = out[out != 0]
-        assert_close(kept, torch.ones_like(kept) / 0.7, 1e-6)
+        assert_close(kept, torch.ones_like(kept) / 0.7)
         assert len(kept) / out.numel() == pytest.approx(0.7, abs=0.02)
 
 
@@ -154,13 +147,13 @@ def test_characters_come_as_often_as_they_should(gpt, model, temperature):
     assert np.abs(shares - probs).max() < 5 * 0.5 / math.sqrt(20_000)
 
 
-def test_sample_is_the_same_every_time_without_dropout(tiny, monkeypatch):
+def test_sample_is_the_same_every_time_without_dropout(tiny):
     gpt = tiny(dropout=0.3)
     model = gpt.GPTLanguageModel()
     nn.init.normal_(model.lm_head.weight, std=5)  # so that dropout would matter
     first, again = [gpt.sample(model.train(), 30) for _ in range(2)]
     assert len(first) == 30 and again == first
-    monkeypatch.setattr(gpt, 'seed', 7)
+    gpt.seed = 7
     assert gpt.sample(model, 30) != first
 
 
@@ -178,14 +171,10 @@ def test_sample_follows_the_prompt(gpt, model, monkeypatch):
 def test_comments_about_shapes_are_true(tiny, tmp_path):
     """What a line such as `scores = ...  # (B, T, T)` computes, while the program runs."""
     gpt, path = tiny(block_size=11, n_embd=28, n_head=4, batch_size=3), tmp_path / 'gpt.py'
-    pattern, lines, wrong, checked = (
-        r' +(\w+) (?:= )?[^=].*  # (?:.* -> )?\(([^()]*)\)',
-        {},
-        [],
-        set(),
-    )
+    pattern, lines, wrong = r' +(\w+) (?:= )?[^=].*  # (?:.* -> )?\(([^()]*)\)', {}, []
     found = [re.match(pattern, line) for line in path.read_text(encoding='utf-8').split('\n')]
     comments = {number: match.groups() for number, match in enumerate(found, 1) if match}
+    checked = set()
     sizes = {'B': 3, 'T': 5, 'C': 28, 'head_size': 7, 'num_heads': 4, 'vocab_size': gpt.vocab_size}
 
     def trace(frame, event, argument):
@@ -204,8 +193,6 @@ def test_comments_about_shapes_are_true(tiny, tmp_path):
 
     model, idx, before = gpt.GPTLanguageModel(), tokens(3, 5), sys.gettrace()
     sys.settrace(trace)
-    try:
-        model.generate(idx, 1)
-    finally:
-        sys.settrace(before)
+    model.generate(idx, 1)
+    sys.settrace(before)
     assert wrong == [] and checked == set(comments) and len(checked) >= 15

@@ -17,10 +17,7 @@ BIGRAM = {'device': 'cpu', 'max_iters': 20}
 
 @pytest.mark.parametrize('program', ['gpt.py', 'bigram.py'])
 def test_greek_lines_reach_a_pipe_of_a_console_without_greek_as_they_come(tmp_path, program):
-    """gpt-2 52, gpt-2-simple 295. Also into a folder whose name is no ASCII, from another one.
-
-    Lines are there after a kill. (Python would hold 8 KB back.)
-    """
+    """gpt-2 52, gpt-2-simple 295. In a folder with a foreign name. Python would hold 8 KB."""
     folder = tmp_path / 'my Übung'
     folder.mkdir()
     settings = {**TINY, 'max_iters': 10**6} if program == 'gpt.py' else BIGRAM
@@ -109,10 +106,7 @@ MISTAKES = {  # settings or a text, and words of the last line
 
 @pytest.mark.parametrize('mistake', MISTAKES)
 def test_a_mistake_is_named_in_the_last_line(tmp_path, mistake):
-    """LLMs-from-scratch 444 (heads), ml4a 3 and nanoGPT 233 (temperature), nanoGPT 60 (an argument)
-
-    char-rnn 107 (no such folder). A sketch of this program renamed a whole folder.
-    """
+    """LLMs-from-scratch 444, ml4a 3, nanoGPT 60 and 233, char-rnn 107. A folder was renamed."""
     options, words = MISTAKES[mistake]
     (tmp_path / 'out').mkdir()
     arguments = ['--max_iters=5'] if mistake == 'an argument' else []

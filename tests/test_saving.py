@@ -21,9 +21,8 @@ posix = pytest.mark.skipif(os.name != 'posix', reason='needs POSIX')
 # It saves at steps 10, 20 and 30. With dropout, a wrong random state would show.
 SETTINGS = {**helpers.TINY, 'dropout': 0.1, 'max_iters': 30}
 
-# What the tests interfere with, see helpers.at_call(). The first is called once in each step, the
-# next three once in each save, in this order, and the last for each character of a sample. (The
-# first save of a run that follows another renames that one first.)
+# What the tests interfere with: called once in each step, three in each save (but the first save of
+# a run that follows another renames that one first), and one for each character of a sample.
 BACKWARD, WRITE, FLUSH, RENAME = 'torch.Tensor.backward', 'torch.save', 'os.fsync', 'os.replace'
 DRAW, CLOSE = 'torch.multinomial', 'sys.stdout.close()'
 DIE, CTRL_C = 'os._exit(9)', 'os.kill(os.getpid(), signal.SIGINT)'
@@ -51,12 +50,6 @@ def whole(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope='module')
-def expected(whole):
-    """What that run has saved in the end."""
-    return read_checkpoint(whole)
-
-
 STOPS = {  # the function, the number of its call, what happens there, the step that is on the disk
     'killed in the first write': (WRITE, 0, CUT, None),
     'killed before the first rename': (RENAME, ~0, DIE, None),
@@ -75,7 +68,7 @@ STOPS = {  # the function, the number of its call, what happens there, the step 
 
 
 @pytest.mark.parametrize('instant', STOPS)
-def test_a_stopped_run_ends_as_one_never_interrupted(tmp_path, expected, instant):
+def test_a_stopped_run_ends_as_one_never_interrupted(tmp_path, whole, instant):
     *where, action, saved = STOPS[instant]
     if os.name != 'posix' and action in (CTRL_C, FULL):
         pytest.skip('needs POSIX')
@@ -90,11 +83,13 @@ def test_a_stopped_run_ends_as_one_never_interrupted(tmp_path, expected, instant
     done = quick(change(path, resume=saved is not None))
     assert list(steps(done)) == list(range(saved or 0, 31, 10))
     assert (f'resuming gpt.pt at step {saved}\n' in done.stdout) == bool(saved)
-    assert equal(read_checkpoint(tmp_path), expected) and names(tmp_path) == {CHECKPOINT}
+    assert equal(read_checkpoint(tmp_path), read_checkpoint(whole)) and names(tmp_path) == {
+        CHECKPOINT
+    }
 
 
 @posix
-def test_stops_at_random_instants(tmp_path, expected):
+def test_stops_at_random_instants(tmp_path, whole):
     """It saves as often as it can. To stop it more than ten times: STOPS=1000 pytest ..."""
     path = make(tmp_path, eval_interval=3)
     for number in range(int(os.environ.get('STOPS', 10))):
@@ -107,13 +102,13 @@ def test_stops_at_random_instants(tmp_path, expected):
         done = running.end(code=None)
         saved = (tmp_path / CHECKPOINT).exists() and read_checkpoint(tmp_path)['step']
         if saved == 30:  # the next one starts anew
-            assert equal(read_checkpoint(tmp_path), expected)
+            assert equal(read_checkpoint(tmp_path), read_checkpoint(whole))
             (tmp_path / CHECKPOINT).unlink()
         elif number % 2:
             assert done.returncode == 1 and done.stderr == '' and '\nStopped. ' in done.stdout
         change(path, resume=0 < saved < 30)
     quick(path)
-    assert equal(read_checkpoint(tmp_path), expected)
+    assert equal(read_checkpoint(tmp_path), read_checkpoint(whole))
 
 
 def test_the_file_is_flushed_then_renamed_then_announced(tmp_path):
@@ -126,48 +121,49 @@ def test_the_file_is_flushed_then_renamed_then_announced(tmp_path):
 
 
 @posix
-def test_a_start_by_mistake_costs_nothing(tmp_path, whole, expected):
+def test_a_start_by_mistake_costs_nothing(tmp_path, whole):
     """nanoGPT 60, stylegan2-pytorch 37. What is resumed then is said, with its step."""
     path = make(tmp_path, whole, resume=False, seed=7)
     done = quick(path, patches=[at_call(BACKWARD, 4, CTRL_C)], code=1)
     assert re.search(r'\nStopped\. .*\b0\b', done.stdout)  # if that is the last, nothing is saved
-    assert names(tmp_path) == {CHECKPOINT} and equal(read_checkpoint(tmp_path), expected)
+    assert names(tmp_path) == {CHECKPOINT} and equal(
+        read_checkpoint(tmp_path), read_checkpoint(whole)
+    )
     assert 'resuming gpt.pt at step 30\n' in quick(change(path, resume=True)).stdout
 
 
 @pytest.mark.parametrize('call', [~0, 0, ~1])
-def test_a_kill_while_the_last_run_is_renamed(tmp_path, whole, expected, call):
+def test_a_kill_while_the_last_run_is_renamed(tmp_path, whole, call):
     """The last run is still there, under one name or the other."""
     quick(make(tmp_path, whole, resume=False), patches=[at_call(RENAME, call, DIE)], code=9)
     kept = CHECKPOINT if call == ~0 else PREVIOUS
     assert names(tmp_path) == {kept, 'gpt.pt.new'}
-    assert equal(read_checkpoint(tmp_path, kept), expected)
+    assert equal(read_checkpoint(tmp_path, kept), read_checkpoint(whole))
 
 
 @pytest.mark.parametrize('interval', [2, 10, 1000])
-def test_a_new_run_keeps_the_one_before(tmp_path, whole, expected, interval):
+def test_a_new_run_keeps_the_one_before(tmp_path, whole, interval):
     """Also when it is resumed with another interval: the second save overwrote the run before."""
     path = make(tmp_path, whole, resume=False, seed=1)
     quick(path, patches=[at_call(BACKWARD, 13, DIE)], code=9)
     quick(change(path, resume=True, eval_interval=interval))
-    assert equal(read_checkpoint(tmp_path, PREVIOUS), expected)
+    assert equal(read_checkpoint(tmp_path, PREVIOUS), read_checkpoint(whole))
     assert read_checkpoint(tmp_path)['step'] == 30
 
 
-def test_a_finished_run_only_samples_or_trains_on(tmp_path, whole, expected):
-    """With the settings of the file. (Loading its optimizer's state would bring back old ones.)
-
-    load_model is the last save (nanoGPT 159: it was the untrained model).
-    """
+def test_a_finished_run_only_samples_or_trains_on(tmp_path, whole):
+    """With the program's settings, not the old ones. nanoGPT 159: it loaded the untrained model."""
     path = make(tmp_path, whole, prompt='First')
     model = helpers.load(path).load_model()
-    assert equal(dict(model.state_dict()), dict(expected['model'])) and not model.training
+    assert (
+        equal(dict(model.state_dict()), dict(read_checkpoint(whole)['model']))
+        and not model.training
+    )
     done = quick(path)
     assert list(steps(done)) == [30] and '\n\nFirst' in done.stdout and not done.stderr
     assert (tmp_path / CHECKPOINT).read_bytes() == (whole / CHECKPOINT).read_bytes()
     done = quick(change(path, max_iters=20), code=1)
     helpers.last_line(done, 'gpt.pt is at step 30, beyond max_iters=20')
-
     betas = ('betas=(0.9, 0.99)', 'betas=(0.8, 0.98)')
     change(path, betas, learning_rate=0.01, weight_decay=0.5, max_iters=40)
     assert list(steps(quick(path))) == [30, 40]
@@ -216,6 +212,6 @@ def test_where_it_cannot_write_it_says_so_before_training():
         path = make(name)
         os.chmod(name, 0o555)
         done = quick(path, patches=[NOBODY], code=1)
-        os.chmod(name, 0o755)
         helpers.last_line(done, 'cannot write into', name)
         assert not steps(done) and not names(Path(name))
+        os.chmod(name, 0o755)

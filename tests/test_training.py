@@ -12,11 +12,7 @@ from helpers import CHECKPOINT, TEXT, TINY, copy, quick, read_checkpoint, steps
 
 
 def test_20_steps_are_those_of_a_plain_loop(tmp_path):
-    """The schedule, the clipping and AdamW written out, from the papers, in float64.
-
-    Each number is such that a wrong one would show: gradients are longer than grad_clip, and the
-    weight decay is large.
-    """
+    """From the papers, in float64, with gradients longer than grad_clip and large weight decay."""
     recipe = {'learning_rate': 0.01, 'warmup_iters': 5, 'weight_decay': 2.0, 'grad_clip': 0.3}
     path = copy(tmp_path, **{**TINY, **recipe})
     quick(path)
@@ -50,10 +46,7 @@ def test_20_steps_are_those_of_a_plain_loop(tmp_path):
 
 @pytest.mark.parametrize('length, every', [(100, 1), (400, 1), (417, 2), (2000, 5)])
 def test_mean_loss_is_the_mean_over_the_pieces(tiny, length, every):
-    """All of them, or some at equal distances. Dropout is off, and no random number is drawn.
-
-    The batches are of 5, so the last one is smaller. (It must not count as a full one.)
-    """
+    """Or over some at equal distances, with dropout off. The last batch is a smaller one."""
     gpt = tiny(dropout=0.4, batch_size=5)
     model, seen = gpt.GPTLanguageModel().train(), []
     model.register_forward_hook(lambda module, _, output: seen.append(output[1].requires_grad))
@@ -69,12 +62,11 @@ def test_mean_loss_is_the_mean_over_the_pieces(tiny, length, every):
 
 def test_the_validation_text_is_never_learned_from(tmp_path):
     """Another text in its place, of the same characters, changes its loss and nothing else."""
-    text, weights, losses = TEXT[:2000] + TEXT[:2000], [], []
+    text, runs = TEXT[:2000] + TEXT[:2000], []
     for val in (text[3600:], text[3600:][::-1]):
-        losses.append(steps(quick(copy(tmp_path, text=text[:3600] + val, **TINY)))[20])
-        weights.append(read_checkpoint(tmp_path)['model'])
-    assert helpers.equal(*weights)
-    assert losses[0][0] == losses[1][0] and losses[0][1] != losses[1][1]
+        train_loss, val_loss = steps(quick(copy(tmp_path, text=text[:3600] + val, **TINY)))[20]
+        runs.append((train_loss, read_checkpoint(tmp_path)['model'], val_loss))
+    assert helpers.equal(runs[0][:2], runs[1][:2]) and runs[0][2] != runs[1][2]
 
 
 @pytest.mark.parametrize('wanted, able', [(True, True), (True, False), (False, True)])
@@ -128,9 +120,8 @@ def test_overfitting_is_said_in_the_end(tmp_path):
     """nanoGPT 493, gpt-2-simple 184"""
     settings = {'max_iters': 200, 'eval_interval': 40, 'warmup_iters': 0}
     done = quick(copy(tmp_path, text=TEXT[:400], **{**TINY, **settings}))
-    losses = {step: val for step, (_, val) in steps(done).items()}
-    best = min(losses, key=losses.get)
-    assert 0 < best < 200 and losses[200] > losses[best] + 0.1
+    loss, best = min((val, step) for step, (_, val) in steps(done).items())
+    assert 0 < best < 200 and steps(done)[200][1] > loss + 0.1
     assert f'The val loss was lowest at step {best} (no longer saved)\n' in done.stdout
 
 
