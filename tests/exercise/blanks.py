@@ -73,8 +73,6 @@ def main():
             print(f'{text} is the text that it learns from.')
     except FileExistsError:
         sys.exit(f'{path} exists already. Choose another name, or move it away first.')
-    except OSError as error:
-        sys.exit(f'{path} cannot be made: {error}')
     print(f'{path} has {len(PARTS)} parts for you to write. To see how you are doing:')
     print(f'    python {Path(sys.argv[0]).with_name("check.py")} {path}')
 

@@ -65,15 +65,15 @@ def steps():
     functions = {}
     for bits in (32, 16):
         for name in (None, 'all-heads-at-once', 'fused-attention'):
-            key = f'{bits} bits, {name or "one by one"}'
-            functions[key] = new_step(program(name, bfloat16=bits == 16))
+            step = new_step(program(name, bfloat16=bits == 16))
+            functions[f'{bits} bits, {name or "one by one"}'] = step
         a = torch.randn(2048, 2048, dtype=torch.bfloat16 if bits == 16 else torch.float32)
         functions[f'{bits} bits, matrix product'] = lambda a=a: a @ a
     result = in_turns(functions)
-    for bits in (32, 16):
-        rate = 2 * 2048**3 / result[f'{bits} bits, matrix product'] / 1e6
-        share = arithmetic(program()) / result[f'{bits} bits, one by one'] / 1e6 / rate
-        result |= {f'{bits} bits, GFLOP/s': round(rate), f'{bits} bits, share of it': share}
+    for bits in ('32 bits', '16 bits'):
+        rate = 2 * 2048**3 / result[f'{bits}, matrix product'] / 1e6
+        share = arithmetic(program()) / result[f'{bits}, one by one'] / 1e6 / rate
+        result |= {f'{bits}, GFLOP/s': round(rate), f'{bits}, share of it': share}
     return result
 
 
@@ -96,8 +96,7 @@ def growth():
         rows = []
         for size in sizes:
             code = CHILD.format(folder=str(measuring.FOLDER), settings={name: size})
-            done = subprocess.run([sys.executable, '-c', code], capture_output=True, check=True)
-            rows.append(json.loads(done.stdout))
+            rows.append(json.loads(subprocess.check_output([sys.executable, '-c', code])))
         times, memory = [[round(row[i]) for row in rows] for i in (0, 1)]
         b, _ = np.polyfit(np.log(sizes), np.log(times), 1)  # time = a * size**b
         result[name] = {'sizes': sizes, 'ms': times, 'MB': memory, 'b': round(float(b), 2)}

@@ -88,12 +88,10 @@ def main():
     todo = [(name, seed) for seed in seeds for name in names or EXPERIMENTS]
     todo = [(name, seed) for name, seed in todo if str(seed) not in done.get(name, {})]
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        futures = {pool.submit(run, *task): task for task in todo}
-        for future in concurrent.futures.as_completed(futures):
-            name, seed = futures[future]
-            done.setdefault(name, {})[str(seed)] = future.result()
+        for (name, seed), result in zip(todo, pool.map(lambda task: run(*task), todo)):
+            done.setdefault(name, {})[str(seed)] = result
             measuring.write('experiments', {**done, 'machine': measuring.machine()})
-            print(f'{name:17} seed {seed}: {future.result()["loss"]:.4f}', flush=True)
+            print(f'{name:17} seed {seed}: {result["loss"]:.4f}', flush=True)
 
 
 if __name__ == '__main__':

@@ -2,15 +2,13 @@
 
     python tests/measure/gpu.py --nanogpt nanoGPT --output gpu.json
 
-The larger model with four recipes; the default alone; a step with heads one by one, all at once,
-fused, and compiled; a step profiled; checkpoints between CPU and GPU; torchrun; nanoGPT's own
-configuration on the same card; the tests. Each part is printed and saved as soon as it ends, also
-if it fails. With --dry, every line runs on a CPU, with tiny sizes.
+Its parts are the methods below. Each is printed and saved as soon as it ends, also if it fails.
+With --dry, every line runs on a CPU, with tiny sizes.
 """
 
 import argparse
+import itertools
 import json
-import platform
 import subprocess
 import sys
 import tempfile
@@ -37,14 +35,13 @@ class Part:
     """The parts: each is a method. What it returns goes into the results."""
 
     def __init__(self, options):
-        self.dry, self.nano = options.dry, options.nanogpt and Path(options.nanogpt).resolve()
-        nano_text = self.nano and self.nano / 'data' / 'shakespeare_char' / 'input.txt'
-        self.text = nano_text.read_text(encoding='utf-8') if self.nano else helpers.INPUT
-        self.text = helpers.TEXT if self.dry else self.text
-        self.device, self.results = 'cpu' if self.dry else 'cuda', {}
-        self.half = 10 if self.dry else 100  # steps
-        tests = [] if self.dry else [str(helpers.ROOT / 'tests')]  # none: pytest's own help
-        command = [sys.executable, '-m', 'pytest', '-q', *(tests or ['--version'])]
+        self.dry, self.nano = options.dry, options.nanogpt
+        texts = measuring.texts(self.nano) if self.nano else {'Tiny Shakespeare': helpers.INPUT}
+        self.text = helpers.TEXT if self.dry else texts['Tiny Shakespeare']
+        self.device, half = ('cpu', 10) if self.dry else ('cuda', 100)
+        self.twice = {'max_iters': 2 * half, 'eval_interval': half, 'max_new_tokens': 1}
+        tests = '--version' if self.dry else str(helpers.ROOT / 'tests')
+        command = [sys.executable, '-m', 'pytest', '-q', tests]
         self.begun = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
     def settings(self, **settings):
@@ -54,17 +51,13 @@ class Part:
 
     def recipes(self):
         """The larger model, four recipes at the same time, with fused attention, to save time."""
-        begun, result = {}, {}
-        for rate in (1e-3, 2e-3):
-            for dropout in (0.2, 0.3):
-                recipe = self.settings(**LARGE, learning_rate=rate, dropout=dropout)
-                path = helpers.copy(tempfile.mkdtemp(), text=self.text, **recipe)
-                experiments.apply_solution('fused-attention', path.parent)
-                begun[f'rate {rate}, dropout {dropout}'] = helpers.Running(path)
-        for name, running in begun.items():
-            done = running.end(timeout=300)
-            result[name] = {'losses': helpers.steps(done), 'said': done.stdout[-400:]}
-        return result
+        begun = {}
+        for rate, dropout in itertools.product((1e-3, 2e-3), (0.2, 0.3)):
+            recipe = self.settings(**LARGE, learning_rate=rate, dropout=dropout)
+            path = helpers.copy(tempfile.mkdtemp(), text=self.text, **recipe)
+            experiments.apply_solution('fused-attention', path.parent)
+            begun[f'rate {rate}, dropout {dropout}'] = helpers.Running(path)
+        return {name: running.end(timeout=300).stdout[-3000:] for name, running in begun.items()}
 
     def default_alone(self):
         """A whole process of `python gpt.py`, with nothing beside it."""
@@ -72,10 +65,11 @@ class Part:
 
     def steps(self, solution=None, number=STEPS, **settings):
         """A function that takes some training steps and waits for the GPU."""
-        compiled = solution == 'torch.compile' and not self.dry
-        solution = None if solution == 'torch.compile' else solution
-        module = benchmark.program(solution, self.text, **self.settings(**settings))
-        step = benchmark.new_step(module, torch.compile if compiled else lambda model: model)
+        compiled = solution == 'torch.compile'
+        settings = self.settings(**settings)
+        module = benchmark.program(None if compiled else solution, self.text, **settings)
+        wrap = torch.compile if compiled and not self.dry else lambda model: model
+        step = benchmark.new_step(module, wrap)
 
         def take():
             for _ in range(2 if self.dry else number):
@@ -107,7 +101,7 @@ class Part:
     def torchrun(self):
         """One process under torchrun. Its losses are to be those of checkpoints(), in one go."""
         command = [sys.executable, '-m', 'torch.distributed.run', '--standalone']
-        settings = {**self.settings(), 'max_iters': 2 * self.half, 'eval_interval': self.half}
+        settings = {**self.settings(), **self.twice}
         with tempfile.TemporaryDirectory() as folder:
             path = helpers.copy(folder, text=self.text, **settings)
             lines, _ = measuring.watch([*command, '--nproc-per-node=1', str(path)])
@@ -122,11 +116,10 @@ class Part:
                 done = helpers.quick(helpers.copy(folder, **settings))
                 losses[f'to step {steps} on {device}'] = helpers.steps(done)
         stop = helpers.at_call('os.replace', 0, 'sys.exit()')  # after its first save
-        settings = {'max_iters': 2 * self.half, 'eval_interval': self.half, 'max_new_tokens': 1}
         for name, patches in (('in one go', []), ('stopped and resumed', [stop])):
             with tempfile.TemporaryDirectory() as folder:
-                path = helpers.copy(folder, text=self.text, **self.settings())
-                done = helpers.quick(helpers.change(path, **settings), patches=patches)
+                path = helpers.copy(folder, text=self.text, **{**self.settings(), **self.twice})
+                done = helpers.quick(path, patches=patches)
                 if patches:
                     done = helpers.quick(helpers.change(path, resume=True))
                 losses[name] = helpers.steps(done)
@@ -152,22 +145,19 @@ def main():
     parser.add_argument('--nanogpt', help='a folder of nanoGPT, with its text prepared')
     parser.add_argument('--output', type=Path, default=Path('gpu.json'))
     parser.add_argument('--dry', action='store_true', help='on a CPU, with tiny sizes')
-    parser.add_argument('parts', nargs='*', help='only these')
     options = parser.parse_args()
-    part = Part(options)
-    name = 'a CPU' if part.dry else torch.cuda.get_device_name()
-    about = f'{name}; Python {platform.python_version()}, torch {torch.__version__}'
-    part.results['machine'] = f'{about}; {time.strftime("%Y-%m-%d")}'
+    part, gpu = Part(options), 'no GPU' if options.dry else torch.cuda.get_device_name()
+    results = {'machine': f'{gpu}, {measuring.machine()}'}
     order = 'recipes default_alone attention profile checkpoints torchrun nanogpt tests'
-    for name in options.parts or order.split():
+    for name in order.split():
         began = time.perf_counter()
         try:
-            part.results[name] = getattr(part, name)()
+            results[name] = getattr(part, name)()
         except Exception:
-            part.results[name] = traceback.format_exc()
+            results[name] = traceback.format_exc()
         seconds = time.perf_counter() - began
-        print(f'{name} ({seconds:.0f} s):', str(part.results[name])[:700], flush=True)
-        options.output.write_text(json.dumps(part.results, indent=1), encoding='utf-8')
+        print(f'{name} ({seconds:.0f} s):', str(results[name])[:700], flush=True)
+        options.output.write_text(json.dumps(results, indent=1), encoding='utf-8')
 
 
 if __name__ == '__main__':

@@ -65,12 +65,9 @@ def watch(command, cwd=None):
 
 def curve(lines):
     """[[seconds, step, train loss, val loss]] of the evaluations among lines of output."""
-    rows = []
-    for seconds, line in lines:
-        found = re.match(r'step (\d+): train loss ([\d.]+), val loss ([\d.]+)', line)
-        if found:
-            rows.append([round(seconds, 1), int(found[1]), float(found[2]), float(found[3])])
-    return rows
+    pattern = r'step (\d+): train loss ([\d.]+), val loss ([\d.]+)'
+    found = [(seconds, re.match(pattern, line)) for seconds, line in lines]
+    return [[round(s, 1), int(row[1]), float(row[2]), float(row[3])] for s, row in found if row]
 
 
 def whole_run(text, **settings):

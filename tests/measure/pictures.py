@@ -3,9 +3,8 @@
     python tests/measure/pictures.py             all
     python tests/measure/pictures.py attention   only this one: curve, attention or embeddings
 
-curve needs results.json. The others need gpt.pt beside gpt.py, a model trained on input.txt, which
-`python tests/measure/lessons.py` leaves there. The pictures have a white background, so that
-they look the same on a light page and on a dark one.
+curve needs results.json. The others need gpt.pt beside gpt.py, which `whole_runs.py nanoGPT growth`
+leaves there. A white background looks the same on a light page and on a dark one.
 """
 
 import sys
@@ -65,12 +64,12 @@ def attention():
             axes.set_xticks(range(T), chars, fontsize=13)
             axes.set_yticks(range(T), chars, fontsize=11)
             axes.tick_params(length=0, pad=2)
-            axes.set_ylabel('' if number else 'this character (· is a space) ...', fontsize=15)
-            last = layer == module.n_layer - 1
-            axes.set_xlabel('... takes this share of its result from' * last, fontsize=15)
+            axes.set_ylabel('this character (· is a space) ...' * (number == 0), fontsize=15)
+            words = '... takes this share of its result from'
+            axes.set_xlabel(words * (layer == module.n_layer - 1), fontsize=15)
     figure.subplots_adjust(hspace=0.12)
-    bar = figure.colorbar(image, ax=grid, shrink=0.5, pad=0.02)
-    bar.set_label('weight (each row sums to 1)', fontsize=15)
+    words = 'weight (each row sums to 1)'
+    figure.colorbar(image, ax=grid, shrink=0.5, pad=0.02).set_label(words, fontsize=15)
     return figure
 
 

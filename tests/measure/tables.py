@@ -14,7 +14,7 @@ import whole_runs
 
 import helpers
 
-PAGES = [helpers.ROOT / 'README.md', helpers.ROOT / 'tests' / 'measure' / 'README.md']
+PAGES = [helpers.ROOT / 'README.md', measuring.FOLDER / 'README.md']
 
 
 def table(head, rows):
@@ -119,10 +119,6 @@ def filled(page):
     return page
 
 
-def main():
+if __name__ == '__main__':
     for path in PAGES:
         path.write_text(filled(path.read_text(encoding='utf-8')), encoding='utf-8')
-
-
-if __name__ == '__main__':
-    main()
