@@ -29,7 +29,7 @@ text_path = 'input.txt'  # the text to learn from
 device = 'cuda' if torch.cuda.is_available() else 'cpu'  # a CUDA GPU, if there is one
 
 torch.manual_seed(seed)
-if hasattr(sys.stdout, 'reconfigure'):  # in files and pipes: UTF-8, line by line
+if hasattr(sys.stdout, 'reconfigure'):  # UTF-8, line by line, even in pipes
     sys.stdout.reconfigure(encoding='utf-8', line_buffering=True)
 
 # ----------------------------------------------
@@ -98,13 +98,13 @@ def count_pairs(part):
 def mean_loss(probs, counts):
     """How badly does a table of probabilities predict the pairs that were counted?
 
-    Multiply the probabilities that it gives to the characters, each after the one before it. The
-    better the table, the larger this product, but it is far too small for a float. So we take
-    logarithms, which turn it into a sum. These are never positive, and we want a number that is
-    small for a good model, whatever the length of the text, so the loss is the mean of
-    -ln(probability). It is 0 for a model that is always certain and right, -ln(1/65) = 4.17 for one
-    that considers all 65 characters equally likely, and infinite for one that gives a probability
-    of 0 to what comes next, even once.
+    A table gives the whole text a probability: the product of those of its characters, each after
+    the one before it. The better the table, the larger it is, but it is far too small for a float.
+    Logarithms turn it into a sum. They are never positive, and we want a number that is small for a
+    good model, whatever the length of the text, so the loss is the mean of -ln(probability). It is
+    0 for a model that is always certain and right, -ln(1/65) = 4.17 for one that considers all 65
+    characters equally likely, and infinite for one that gives a probability of 0 to what comes
+    next, even once.
     """
     seen = counts > 0  # leave out pairs that never occur (0 * ln(0) would be nan)
     return -(counts[seen] * probs[seen].log()).sum().item() / counts.sum().item()
@@ -119,9 +119,9 @@ print(f'Counting gives a training loss of {mean_loss(counted, train_counts):.4f}
 
 # No other table has a lower loss on the text that we counted. Each row can be judged alone. Let
 # c[j] be its counted probability of character j, and q[j] another table's. We leave out each j with
-# c[j] = 0, so the q[j] sum to at most 1. As j comes next in a share c[j] of the cases, the mean
-# loss of the other row is -sum(c * ln(q)), and that of the counted row is -sum(c * ln(c)). Since
-# ln(x) is never above x - 1, its tangent at x = 1, the first minus the second is
+# c[j] = 0, so the q[j] sum to at most 1. Since j comes next in a fraction c[j] of the cases, the
+# mean loss of the other row is -sum(c * ln(q)), and that of the counted row is -sum(c * ln(c)).
+# Since ln(x) is never above x - 1, its tangent at x = 1, the first minus the second is
 #
 #     -sum(c * ln(q / c)) >= -sum(c * (q / c - 1)) = sum(c) - sum(q) >= 0
 
@@ -129,12 +129,12 @@ print(f'Counting gives a training loss of {mean_loss(counted, train_counts):.4f}
 # The same model, by learning
 #
 # There are 65 contexts of one character, but 65**64 contexts of 64. Almost none of those ever
-# occur, so a row for each is hopeless, however we fill it. That is why gpt.py computes its guess by
-# a formula in which all contexts share a few hundred thousand numbers, its parameters. So improving
-# the guess after "the ca" also changes it after "a ca", often for the better, even if "a ca" has
-# never occurred. But there is nothing we could count to find the value of such a parameter. It has
-# to be learned: start with random numbers, and improve them step by step. Here, we practice on a
-# table, because we already know the best one.
+# occur, so a row for each is hopeless, however we fill it. That is why gpt.py computes its guess
+# with a formula in which all contexts share a few hundred thousand numbers, its parameters. So
+# improving the guess after "the ca" also changes it after "a ca", often for the better, even if "a
+# ca" has never occurred. But there is nothing we could count to find the value of such a parameter.
+# It has to be learned: start with random numbers, and improve them step by step. Here, we practice
+# on a table, because we already know the best one.
 
 
 def get_batch(part):
@@ -184,7 +184,7 @@ class BigramLanguageModel(nn.Module):
         for _ in range(max_new_tokens):
             logits, _ = self(idx[:, -1:])  # forward(), with the last character of each piece
             probs = F.softmax(logits[:, -1], dim=-1)  # (B, vocab_size)
-            # Draw by these probabilities. (Picking the likeliest would soon go in circles.)
+            # Draw with these probabilities. (Picking the likeliest would go in circles.)
             idx_next = torch.multinomial(probs, num_samples=1)  # (B, 1)
             idx = torch.cat((idx, idx_next), dim=1)  # (B, T + 1)
         return idx
@@ -194,15 +194,15 @@ class BigramLanguageModel(nn.Module):
 # How does a model learn?
 #
 # To lower the loss, which way should each parameter p move? We need its slope (a derivative): how
-# fast the loss changes as p alone changes. (If all move a bit, their effects add up.) If the slope
+# fast the loss changes as p alone changes. (Small effects of several simply add up.) If the slope
 # is 2, then raising p by 0.001 raises the loss by about 0.002, so p should be lowered.
-# loss.backward() computes the slopes of all parameters, together called the gradient, and leaves
-# each in p.grad.
+# loss.backward() computes the slopes of all parameters, together called the gradient, and adds each
+# to p.grad.
 #
 # It applies the chain rule backward from the loss, and so also finds the slopes of all intermediate
-# results. For example, let a = 3, b = 2, and c = 5. (Read the right column from the bottom up.)
+# results. For example, let a = 3 and b = 2. (Read the right column from the bottom up.)
 #
-#     u = a * b - c = 1        slope of a = b * slope of u = 4
+#     u = a * b - 5 = 1        slope of a = b * slope of u = 4
 #                              slope of b = a * slope of u = 6
 #     loss = u**2   = 1        slope of u = 2 * u          = 2
 #
@@ -210,8 +210,8 @@ class BigramLanguageModel(nn.Module):
 # b, and so on, but that takes one computation of the loss per parameter. Going backward computes
 # what they share, such as the slope of u, only once. So one pass gives all slopes, however many
 # there are: PyTorch has recorded every operation on the way to the loss, goes back through the
-# record, and multiplies by each one's derivative. If a parameter is used several times, as a row of
-# our table is when its character occurs more than once in a batch, its slopes from all these uses
+# record, and multiplies the derivatives. If a parameter is used several times, as those in a row of
+# our table are when its character occurs more than once in a batch, its slopes from all these uses
 # are added up (just as the slope of p * p is p + p).
 #
 # For our table, we can even work out the result. Let s be the scores in the row for one question:
@@ -219,17 +219,17 @@ class BigramLanguageModel(nn.Module):
 #     loss          = -ln(exp(s[target]) / sum(exp(s))) = ln(sum(exp(s))) - s[target]
 #     slope of s[j] = exp(s[j]) / sum(exp(s)) - (1 if j is the target, otherwise 0)
 #
-# The fraction is the probability of j. So on average over all questions that use this row, the
-# slope is the probability of j minus the share of times that j actually came next. Where the model
-# finds j too likely, the slope is positive, and s[j] should be lowered. The slope is 0 only where
-# the two are equal: at the counted probability.
+# The fraction is the probability of j. Averaged over all training questions that use this row, the
+# slope is the probability of j minus the fraction of times that j came next. Where the model finds
+# j too likely, the slope is positive, and s[j] should be lowered. The slope is 0 only where the two
+# are equal: at the counted probability.
 
-# How far should p move? The simplest rule is p = p - learning_rate * slope. Each step could use the
-# whole text, but in gpt.py that is slow. A random batch has the same slopes on average. (Hence SGD,
+# How far should p move? The simplest rule is p = p - learning_rate * slope. Using the whole text in
+# each step is slow, so we use a random batch, with the same slopes on average. (Hence SGD:
 # stochastic, that is, random, gradient descent.) Our rate, 100, is large because slopes are small:
-# the loss is a mean over 32 * 64 questions. A row that 20 of them use has slopes of at most 20/2048
-# = 0.01 in size, so a step moves its scores by at most 1. We lower the rate step by step, or the
-# quirks of each batch would keep pushing parameters around.
+# the loss is a mean over 32 * 64 questions. If 20 of them use a row, its slopes are at most
+# 20/2048, or about 0.01, in size, so a step moves its scores by at most 1. We lower the rate step
+# by step. Otherwise, each batch's quirks would keep jostling the parameters.
 
 model = BigramLanguageModel().to(device)
 optimizer = torch.optim.SGD(model.parameters(), learning_rate)  # applies this rule
@@ -249,8 +249,8 @@ scores = model.token_embedding.weight.detach().cpu()  # without the record for g
 learned = F.softmax(scores, dim=-1)  # the table of probabilities that the model has learned
 print(f'Learning gives a training loss of {mean_loss(learned, train_counts):.4f}.')
 
-# So learning works: without counting, we have come close to the best table, except for the rows of
-# rare characters, which moved less.
+# So learning works: without counting, we came close to the best table, least so in the rows of rare
+# characters, which moved less.
 
 # ----------------------------------------------
 # What has it learned?
@@ -260,7 +260,7 @@ start = torch.tensor([[0]], device=device)  # character 0, the line break in mos
 print(decode_list(model.generate(start, max_new_tokens)[0, 1:].tolist()))
 
 # Now compare four models on both parts of the text. A pair found only in the validation text has a
-# count of 0, and -ln(0) is infinite. So counts start at 1, which costs little in training.
+# count of 0, and -ln(0) is infinite. So counts start at 1, which hardly raises the loss.
 singles = train_counts.sum(dim=0).expand(vocab_size, -1)  # ignores the context: all rows the same
 models = {
     'pure guessing': torch.ones(vocab_size, vocab_size),

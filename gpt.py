@@ -11,7 +11,7 @@ file from top to bottom.
 
 GPT stands for generative pre-trained transformer (after Radford et al., 2018): it generates text,
 and it learns from plain text before any training for a task, such as answering questions. A
-transformer is made of layers (simple functions, most of them with parameters). In attention layers,
+transformer is a stack of layers (functions, most with parameters), notably attention: in a GPT,
 each character gathers information from itself and earlier ones. We follow Andrej Karpathy's lecture
 "Let's build GPT."
 """
@@ -40,14 +40,14 @@ n_layer = 2  # blocks of several layers
 dropout = 0.0  # share of numbers zeroed at random in training (useful for larger models)
 
 # training
-max_iters = 3200  # training steps (in all, about six times the training text)
+max_iters = 3200  # training steps (they read about six times the training text)
 batch_size = 32  # pieces of text per step
-learning_rate = 4e-3  # how far a steady push moves a parameter (see Training)
+learning_rate = 4e-3  # step size under a steady push (see Training)
 warmup_iters = 100  # steps over which the learning rate ramps up
 weight_decay = 0.2  # how strongly parameters are pulled toward zero
 grad_clip = 1.0  # the longest gradient allowed (see learn)
 eval_interval = 500  # steps between evaluations
-eval_size = 130_000  # an evaluation reads at most this many characters of each part
+eval_size = 130_000  # an evaluation reads about this many characters of each part, at most
 seed = 1337  # the same seed repeats the same random choices
 
 # the sample
@@ -64,8 +64,8 @@ resume = False  # True: continue the saved run (if finished, evaluate and sample
 device = 'cuda' if torch.cuda.is_available() else 'cpu'  # a CUDA GPU, if there is one
 bfloat16 = True  # 16-bit numbers, where the hardware has them: faster, but less precise
 
-# For a GPU: a model 26 times this size. (On another text, a million characters by Shakespeare, its
-# val loss is 1.47, ours 1.57. It takes about 200 seconds on an H100.) Uncomment these lines to try.
+# For a GPU: a model 26 times this size. (On Tiny Shakespeare, not our text, its val loss is 1.47,
+# the small one's 1.57. It takes about 200 seconds on an H100.) Uncomment these lines to try it.
 # block_size, n_embd, n_head, n_layer, dropout = 256, 384, 6, 6, 0.2
 # batch_size, max_iters, learning_rate, weight_decay = 64, 2500, 1e-3, 0.1
 
@@ -127,12 +127,12 @@ def get_batch(part):
 #
 # The guess is computed from the context, with parameters that all contexts share. First, every
 # character becomes a vector: n_embd numbers (an embedding) that say which character it is and where
-# it stands. Then come the blocks. In each of them, every vector gathers information from itself and
-# the vectors before it (attention), and is then transformed on its own (feed-forward). Finally, a
-# layer turns each vector into a score for every possible next character.
+# it stands. (Its index is only a label.) Then come the blocks. In each of them, every vector
+# gathers information from itself and the vectors before it (attention), and is then transformed on
+# its own (feed-forward). Finally, a layer turns each vector into scores, one per possible next
+# character.
 #
-# Nobody decides what these numbers mean. Training adjusts the parameters to make better
-# predictions, and the meanings are whatever helps.
+# Nobody decides what these numbers mean. Training makes them mean whatever helps to predict.
 #
 # Comments use three letters for the shapes of tensors (arrays). B (batch) is the number of pieces
 # of text side by side. T (time) is the number of characters in each, at most block_size. C
@@ -159,7 +159,7 @@ class Head(nn.Module):
     tells each character what kind of character came before it. A key says where its character
     stands, and a value says whether it is a vowel, a consonant, or a space. In "cat", t stands
     third, and the query matrix turns that into a strong search for the second: (0, 6, 0). The dot
-    product of query and key measures how well they match: multiply number by number and add up.
+    product of query and key measures how well they match: multiply entry by entry and add up.
 
              key         query . key   / sqrt(3)   softmax   value
         c   (1, 0, 0)         0            0         0.03    (0, 1, 0)
@@ -168,9 +168,9 @@ class Head(nn.Module):
 
         result for t: 0.03 * (0, 1, 0) + 0.94 * (1, 0, 0) + 0.03 * (0, 1, 0) = (0.94, 0.06, 0)
 
-    So t is told that a vowel came before it. (forward explains / sqrt(3) and softmax.) There are
-    three matrices, because t does not look for what it is: with its key as its query, it would find
-    itself. And what it is told is a kind of character, not a position.
+    So t is told that a vowel came before it. (forward explains / sqrt(3) and softmax.) Why three
+    matrices? What t looks for is not what it is: if its key were its query, it would find itself.
+    And what it is told is a kind of character, not a position.
 
     (Vaswani et al., "Attention Is All You Need", 2017)
     """
@@ -193,27 +193,27 @@ class Head(nn.Module):
         # The dot products of all queries with all keys, each a sum of n = head_size products. Signs
         # are random at first, so (a + b)**2 is a**2 + b**2 on average: 2*a*b averages out. So the
         # square of such a sum grows like n, and its size like sqrt(n). We divide by that, or large
-        # heads would start out with large scores. Where scores differ widely, softmax, below, gives
-        # nearly all the weight to one character, and changing a score a little hardly matters: its
-        # slope is near 0, so query and key learn little from this question.
+        # heads would start out with large scores. Where one score is far above the rest, softmax,
+        # below, gives it nearly all the weight, and changing any score a little hardly matters:
+        # slopes are near 0, so query and key learn little from this question.
         scores = q @ k.transpose(-2, -1) / math.sqrt(k.shape[-1])  # (B, T, T): a row for each query
 
-        # No looking ahead, or a position could see its answer. Each position then answers as if the
+        # No looking ahead: a position must not see its answer. Each position then answers as if the
         # piece ended there, so one pass answers all the questions in it. Scores above the diagonal
         # (triu: upper triangle) become -inf, their weights 0.
         later = torch.ones(T, T, dtype=torch.bool, device=x.device).triu(diagonal=1)  # (T, T)
         scores = scores.masked_fill(later, float('-inf'))
 
-        # Softmax turns each row of scores into weights: numbers from 0 to 1 that sum to 1.
+        # Softmax turns each row of scores into weights of an average: from 0 to 1, with a sum of 1.
         weights = F.softmax(scores, dim=-1)  # (B, T, T)
 
         # In training only, dropout sets some numbers to 0 at random and scales the others up, so
-        # that sums keep their size on average (Srivastava et al., 2014). A memorized passage,
-        # recognized by an exact combination of numbers, is then often missed. So training favors
+        # that sums keep their size on average (Srivastava et al., 2014). A guess that needs an
+        # exact combination of numbers, as rote recall may, then often fails. So training favors
         # guesses that rest on several clues, none of them vital.
         weights = self.dropout(weights)
 
-        # Each character gets a weighted average of the values.
+        # Each character gets a weighted sum of the values.
         return weights @ v  # (B, T, T) @ (B, T, head_size) -> (B, T, head_size)
 
 
@@ -244,8 +244,8 @@ class MultiHeadAttention(nn.Module):
 class FeedForward(nn.Module):
     """Each vector is transformed on its own: (B, T, C) -> (B, T, C).
 
-    A head returns averages: it can bring two findings to a vector, but not test for both. Suppose a
-    vector holds a number h, which is 1 if the character is an "h" and 0 if not, and a number t,
+    A head averages values. That can bring two findings to a vector, but not test for both. Suppose
+    a vector holds a number h, which is 1 if the character is an "h" and 0 if not, and a number t,
     which is 1 if the one before is a "t". The first layer and ReLU can compute max(0, h + t - 1),
     which is 1 if both are 1 and 0 otherwise: it detects "th". The second layer turns what was
     detected into new information, such as "expect an e".
@@ -253,8 +253,8 @@ class FeedForward(nn.Module):
 
     def __init__(self, n_embd):
         super().__init__()
-        # nn.Sequential runs these one after another. ReLU is max(0, x). Without it, two nn.Linear
-        # in a row could do no more than one, since a product of two matrices is a matrix.
+        # nn.Sequential runs these one after another. ReLU is max(0, x). Without it, two linear
+        # layers could do no more than one, since a product of two matrices is a matrix.
         self.net = nn.Sequential(
             nn.Linear(n_embd, 4 * n_embd),  # many detectors; 4 is customary
             nn.ReLU(),
@@ -273,14 +273,14 @@ class Block(nn.Module):
     So whatever has been found stays in x unless a later half removes it. Adding also helps the
     slopes: on the way back, the chain rule multiplies them by each layer's derivative. If x is a
     single number, the derivative of x + f(x) is 1 + f'(x). The 1 lets the slope through, however
-    small f' is. Without it, ten layers with f' = 0.1 would leave a ten-billionth of it.
+    small f' is. Without the 1, ten layers with f' = 0.1 would shrink it ten-billionfold.
 
     But what is added makes the numbers in x larger or smaller, and that affects whatever reads x.
     For example, if they double, so do queries and keys. The scores become four times as large, and
     softmax may give nearly all the weight to one character. So each half, and also the last layer,
     reads x through a layer norm (Ba et al., 2016). It subtracts each vector's mean and divides by
     its standard deviation, then multiplies each of the C numbers by a parameter and adds another.
-    So training sets the scale, not x.
+    So training, not x, sets the scale.
     """
 
     def __init__(self, n_embd, n_head):
@@ -323,7 +323,8 @@ class GPTLanguageModel(nn.Module):
     def init_weights(self, module):
         """Set the spread of the random numbers. (They are random, or all heads would be alike.)
 
-        Sums of n terms grow like sqrt(n) (see Head). Dividing undoes that. 0.5 was found by trial.
+        In nn.Linear, PyTorch's own is similar: it divides by sqrt(n), too (see Head). But in
+        nn.Embedding, it is 1, and what the blocks add would count little. 0.5 was found by trial.
         """
         if isinstance(module, (nn.Linear, nn.Embedding)):
             nn.init.normal_(module.weight, std=0.5 / math.sqrt(n_embd))
@@ -354,7 +355,7 @@ class GPTLanguageModel(nn.Module):
             logits = logits[:, -1]  # (B, vocab_size): what may come after the last one?
 
             # A temperature below 1 widens the gaps between the logits: fewer slips, less variety.
-            # Then draw by probability.
+            # Then draw at random, as in bigram.py.
             probs = F.softmax(logits / temperature, dim=-1)  # (B, vocab_size)
             idx_next = torch.multinomial(probs, num_samples=1, generator=generator)  # (B, 1)
             idx = torch.cat((idx, idx_next), dim=1)  # (B, T + 1)
@@ -380,7 +381,7 @@ def sample(model, length):
 # In bigram.py, a parameter moves in proportion to its slope, so the rows of rare characters lag
 # behind. Here, typical slopes differ a hundredfold between layers, so no one rate suits all. Adam
 # (Kingma & Ba, 2015) divides each slope by its usual size, and AdamW (Loshchilov & Hutter, 2019)
-# adds the third line below. Each parameter p has two averages. If g is its slope now:
+# adds the third line below. Each parameter p has two running averages. If g is its slope now:
 #
 #     mean   = 0.9 * mean + 0.1 * g           the slope, averaged over about 10 steps
 #     square = 0.99 * square + 0.01 * g**2    its square, over about 100
@@ -394,15 +395,15 @@ def sample(model, length):
 # 0.1), and p moves about a twentieth as far, back and forth. So pushes that disagree mostly cancel.
 #
 # The third line, weight decay (weights here means parameters), pulls every parameter a little
-# toward 0. One that most batches push away from 0 stays large. One that a few quirks pushed away
+# toward 0. One that most batches push away from 0 stays large. One that only a few pushed away
 # drifts back, which often helps on unseen text.
 
 
 def learning_rate_at(step):
     """The rate falls to 0 step by step, so that the parameters settle down.
 
-    But it ramps up first, because early averages rest on few batches, whose quirks have not
-    canceled yet. At step 0, nearly every p would move a full step on the word of one batch.
+    But first it ramps up, because early averages rest on few batches, whose quirks have not
+    canceled yet. At step 0, one batch alone would move nearly every p by a full step.
     """
     warmup = min(1.0, (step + 1) / (warmup_iters + 1))
     decay = 1 - step / max_iters
@@ -428,9 +429,9 @@ def learn(model, optimizer, step):
     optimizer.zero_grad()
     loss.backward()
     # The gradient is the vector of all slopes. If its length (the square root of the sum of
-    # squares) exceeds grad_clip, as it does in a fifth of the first hundred steps, it is scaled
-    # down to that length. Unclipped, huge slopes in one batch would dominate every `mean` for ten
-    # steps and, via `square`, slow all moves for a hundred or more.
+    # squares) exceeds grad_clip, as it does in the first dozen steps, it is scaled down to
+    # grad_clip. Unclipped, huge slopes would dominate `mean` for ten steps and, via `square`, slow
+    # moves for a hundred or more.
     nn.utils.clip_grad_norm_(model.parameters(), grad_clip)
     optimizer.step()  # move every parameter
 
@@ -439,7 +440,7 @@ def learn(model, optimizer, step):
 def mean_loss(model, part):
     """The mean loss on a part of the text, cut into pieces of block_size characters.
 
-    This covers contexts of 1 to block_size. (Of a long part, it takes evenly spaced pieces.) If the
+    So contexts range from 1 to block_size. (Of a long part, we take evenly spaced pieces.) If the
     loss keeps falling on the training text but rises on the validation text, the model is
     overfitting: it learns quirks of the training text.
     """
@@ -460,9 +461,9 @@ def mean_loss(model, part):
 # Saving
 #
 # What does it take to continue a run as if it had never stopped? The parameters, of course. But the
-# next step also depends on the optimizer's averages, on the number of the step (which sets the
-# learning rate), and on the random generator (which picks the batch). Each evaluation after the
-# first saves it all in one file, a checkpoint. (A GPU's generator, for dropout, is not saved.)
+# next step also depends on the optimizer's averages, on the step number (which sets the learning
+# rate), and on the random generator (which picks the batch). Each evaluation after the first saves
+# it all in one file, a checkpoint. (Except with dropout on a GPU, whose generator is not saved.)
 
 checkpoint = folder / checkpoint_path
 assert checkpoint.suffix == '.pt', f'{checkpoint_path=} must end in .pt'
@@ -522,7 +523,7 @@ def load_model():
 # Several GPUs can share the work. torchrun --nproc-per-node=4 gpt.py starts this program four
 # times. Each of these processes has a number (its rank) and a copy of the model. All draw the same
 # batches, from the same seed, but each works on an equal share of the pieces. Before the parameters
-# move, the gradients are averaged, which gives the batch's, so the copies stay alike.
+# move, the gradients are averaged into the whole batch's, so all copies stay the same.
 
 rank = int(os.environ.get('RANK', 0))
 world_size = int(os.environ.get('WORLD_SIZE', 1))  # how many processes
@@ -558,7 +559,7 @@ def train():
             val_losses[step] = val_loss
             assert val_loss < 100, f'training diverged: {learning_rate=} is too high'
             if step > start and rank == 0:
-                first_save = start == 0 and step <= eval_interval  # a new run's first
+                first_save = not resume and step <= eval_interval  # a new run's first
                 save(model, optimizer, step, first_save)
             losses = f'train loss {train_loss:.4f}, val loss {val_loss:.4f}'
             tqdm.write(f'step {step}: {losses}  ({time.time() - began:.0f} s)')
@@ -569,7 +570,7 @@ def train():
 
     best = min(val_losses, key=val_losses.get)
     if best < max_iters:
-        print(f'The val loss was lowest at step {best} (no longer saved)')
+        print(f'The val loss was lowest at step {best} (not the one saved)')
     return model
 
 
@@ -583,7 +584,7 @@ if __name__ == '__main__':  # not when it is imported
         torch.distributed.init_process_group()  # connects the processes
     if rank > 0:
         sys.stdout = open(os.devnull, 'w')  # only one should print
-    if hasattr(sys.stdout, 'reconfigure'):  # in files and pipes: UTF-8, line by line
+    if hasattr(sys.stdout, 'reconfigure'):  # UTF-8, line by line, even in pipes
         sys.stdout.reconfigure(encoding='utf-8', line_buffering=True)
 
     try:
