@@ -17,14 +17,14 @@ from torch.nn import functional as F  # functions like softmax (see below)
 # ----------------------------------------------
 # Hyperparameters
 #
-# These are the settings. (Parameters are what a model learns.) Skim the list.
+# These are the settings (parameters are what a model learns). Skim the list.
 
 block_size = 64  # characters in a piece of text
 batch_size = 32  # pieces of text per training step (together, they are a batch)
 max_iters = 1000  # training steps
 learning_rate = 100  # how far a step moves a parameter, per unit of slope (see below)
 max_new_tokens = 300  # how much to write (a token is a unit of text, here a character)
-seed = 1337  # the same seed repeats the same random choices
+seed = 1337  # the same seed repeats all random choices
 text_path = 'input.txt'  # the text to learn from
 device = 'cuda' if torch.cuda.is_available() else 'cpu'  # a CUDA GPU, if there is one
 
@@ -98,9 +98,9 @@ def count_pairs(part):
 def mean_loss(probs, counts):
     """How badly does a table of probabilities predict the pairs that were counted?
 
-    A table gives the whole text a probability: the product of those of its characters, each after
-    the one before it. The better the table, the larger it is, but it is far too small for a float.
-    Logarithms turn it into a sum. They are never positive, and we want a number that is small for a
+    A table gives the whole text a probability: the product of its characters' probabilities, each
+    after the one before. A better table gives a larger product, but one far too small for a float.
+    Logarithms turn it into a sum of terms that are at most 0. We want a number that is small for a
     good model, whatever the length of the text, so the loss is the mean of -ln(probability). It is
     0 for a model that is always certain and right, -ln(1/65) = 4.17 for one that considers all 65
     characters equally likely, and infinite for one that gives a probability of 0 to what comes
@@ -121,7 +121,7 @@ print(f'Counting gives a training loss of {mean_loss(counted, train_counts):.4f}
 # c[j] be its counted probability of character j, and q[j] another table's. We leave out each j with
 # c[j] = 0, so the q[j] sum to at most 1. Since j comes next in a fraction c[j] of the cases, the
 # mean loss of the other row is -sum(c * ln(q)), and that of the counted row is -sum(c * ln(c)).
-# Since ln(x) is never above x - 1, its tangent at x = 1, the first minus the second is
+# ln(x) is never above its tangent at x = 1, which is x - 1. So the first minus the second is
 #
 #     -sum(c * ln(q / c)) >= -sum(c * (q / c - 1)) = sum(c) - sum(q) >= 0
 
@@ -184,7 +184,7 @@ class BigramLanguageModel(nn.Module):
         for _ in range(max_new_tokens):
             logits, _ = self(idx[:, -1:])  # forward(), with the last character of each piece
             probs = F.softmax(logits[:, -1], dim=-1)  # (B, vocab_size)
-            # Draw with these probabilities. (Picking the likeliest would go in circles.)
+            # Draw with these probabilities. (Always picking the likeliest would go in circles.)
             idx_next = torch.multinomial(probs, num_samples=1)  # (B, 1)
             idx = torch.cat((idx, idx_next), dim=1)  # (B, T + 1)
         return idx
@@ -194,10 +194,9 @@ class BigramLanguageModel(nn.Module):
 # How does a model learn?
 #
 # To lower the loss, which way should each parameter p move? We need its slope (a derivative): how
-# fast the loss changes as p alone changes. (Small effects of several simply add up.) If the slope
-# is 2, then raising p by 0.001 raises the loss by about 0.002, so p should be lowered.
-# loss.backward() computes the slopes of all parameters, together called the gradient, and adds each
-# to p.grad.
+# fast the loss changes as p alone changes. (The effects of small moves add up.) If the slope is 2,
+# then raising p by 0.001 raises the loss by about 0.002, so p should be lowered. loss.backward()
+# computes the slopes of all parameters, together called the gradient, and adds each to its p.grad.
 #
 # It applies the chain rule backward from the loss, and so also finds the slopes of all intermediate
 # results. For example, let a = 3 and b = 2. (Read the right column from the bottom up.)
@@ -208,11 +207,11 @@ class BigramLanguageModel(nn.Module):
 #
 # (Indeed, a = 3.001 gives a loss of about 1.004.) We could also find the slopes by nudging a, then
 # b, and so on, but that takes one computation of the loss per parameter. Going backward computes
-# what they share, such as the slope of u, only once. So one pass gives all slopes, however many
-# there are: PyTorch has recorded every operation on the way to the loss, goes back through the
-# record, and multiplies the derivatives. If a parameter is used several times, as those in a row of
-# our table are when its character occurs more than once in a batch, its slopes from all these uses
-# are added up (just as the slope of p * p is p + p).
+# what the slopes share, such as the slope of u, only once. So one pass gives all slopes, however
+# many there are. PyTorch has recorded every operation on the way to the loss, goes back through the
+# record, and multiplies the derivatives. If a parameter is used several times, its slopes from all
+# uses are added up, just as the slope of p * p is p + p. (A row of our table is used each time that
+# its character occurs in the batch.)
 #
 # For our table, we can even work out the result. Let s be the scores in the row for one question:
 #
@@ -220,16 +219,16 @@ class BigramLanguageModel(nn.Module):
 #     slope of s[j] = exp(s[j]) / sum(exp(s)) - (1 if j is the target, otherwise 0)
 #
 # The fraction is the probability of j. Averaged over all training questions that use this row, the
-# slope is the probability of j minus the fraction of times that j came next. Where the model finds
-# j too likely, the slope is positive, and s[j] should be lowered. The slope is 0 only where the two
+# slope is the probability of j minus the fraction of times that j came next. Where the model
+# overrates j, the slope is positive, and s[j] should be lowered. The slope is 0 only where the two
 # are equal: at the counted probability.
 
 # How far should p move? The simplest rule is p = p - learning_rate * slope. Using the whole text in
-# each step is slow, so we use a random batch, with the same slopes on average. (Hence SGD:
+# each step would be slow, so we use a random batch, with the same slopes on average. (Hence SGD:
 # stochastic, that is, random, gradient descent.) Our rate, 100, is large because slopes are small:
-# the loss is a mean over 32 * 64 questions. If 20 of them use a row, its slopes are at most
-# 20/2048, or about 0.01, in size, so a step moves its scores by at most 1. We lower the rate step
-# by step. Otherwise, each batch's quirks would keep jostling the parameters.
+# in a mean over 32 * 64 questions, each adds at most 1/2048 to a slope. If 20 use a row, a step
+# moves its scores by at most 100 * 20/2048, or about 1. We lower the rate step by step. Otherwise,
+# each batch's quirks would keep jostling the parameters.
 
 model = BigramLanguageModel().to(device)
 optimizer = torch.optim.SGD(model.parameters(), learning_rate)  # applies this rule
@@ -249,8 +248,8 @@ scores = model.token_embedding.weight.detach().cpu()  # without the record for g
 learned = F.softmax(scores, dim=-1)  # the table of probabilities that the model has learned
 print(f'Learning gives a training loss of {mean_loss(learned, train_counts):.4f}.')
 
-# So learning works: without counting, we came close to the best table, least so in the rows of rare
-# characters, which moved less.
+# Learning works: without counting, we came close to the best table, closest in the rows of common
+# characters, which moved most.
 
 # ----------------------------------------------
 # What has it learned?
@@ -260,7 +259,7 @@ start = torch.tensor([[0]], device=device)  # character 0, the line break in mos
 print(decode_list(model.generate(start, max_new_tokens)[0, 1:].tolist()))
 
 # Now compare four models on both parts of the text. A pair found only in the validation text has a
-# count of 0, and -ln(0) is infinite. So counts start at 1, which hardly raises the loss.
+# count of 0, and -ln(0) is infinite. So we add 1, which barely raises the training loss.
 singles = train_counts.sum(dim=0).expand(vocab_size, -1)  # ignores the context: all rows the same
 models = {
     'pure guessing': torch.ones(vocab_size, vocab_size),

@@ -40,15 +40,15 @@ n_layer = 2  # blocks of several layers
 dropout = 0.0  # share of numbers zeroed at random in training (useful for larger models)
 
 # training
-max_iters = 3200  # training steps (they read about six times the training text)
+max_iters = 3200  # training steps (in all, about six times the training text)
 batch_size = 32  # pieces of text per step
 learning_rate = 4e-3  # step size under a steady push (see Training)
 warmup_iters = 100  # steps over which the learning rate ramps up
 weight_decay = 0.2  # how strongly parameters are pulled toward zero
 grad_clip = 1.0  # the longest gradient allowed (see learn)
 eval_interval = 500  # steps between evaluations
-eval_size = 130_000  # an evaluation reads about this many characters of each part, at most
-seed = 1337  # the same seed repeats the same random choices
+eval_size = 130_000  # an evaluation reads at most about this many characters of each part
+seed = 1337  # the same seed repeats all random choices
 
 # the sample
 prompt = ''  # how it begins
@@ -64,8 +64,8 @@ resume = False  # True: continue the saved run (if finished, evaluate and sample
 device = 'cuda' if torch.cuda.is_available() else 'cpu'  # a CUDA GPU, if there is one
 bfloat16 = True  # 16-bit numbers, where the hardware has them: faster, but less precise
 
-# For a GPU: a model 26 times this size. (On Tiny Shakespeare, not our text, its val loss is 1.47,
-# the small one's 1.57. It takes about 200 seconds on an H100.) Uncomment these lines to try it.
+# For a GPU: a model 26 times this size. (Trained on Tiny Shakespeare, not our text, it gets a val
+# loss of 1.47, in about 200 seconds on an H100; the small one, 1.57.) To try it, uncomment this.
 # block_size, n_embd, n_head, n_layer, dropout = 256, 384, 6, 6, 0.2
 # batch_size, max_iters, learning_rate, weight_decay = 64, 2500, 1e-3, 0.1
 
@@ -111,8 +111,8 @@ def get_batch(part):
 
     y[b, t] is the character that follows x[b, : t + 1]. (_ is a space.)
 
-        x[b]   F  i  r  s  t  _  C  i
-        y[b]   i  r  s  t  _  C  i  t
+        x[b]   F  i  r  s  t  _  C  i  ...
+        y[b]   i  r  s  t  _  C  i  t  ...
 
     So one piece poses block_size questions, one for each length of context.
     """
@@ -127,16 +127,15 @@ def get_batch(part):
 #
 # The guess is computed from the context, with parameters that all contexts share. First, every
 # character becomes a vector: n_embd numbers (an embedding) that say which character it is and where
-# it stands. (Its index is only a label.) Then come the blocks. In each of them, every vector
-# gathers information from itself and the vectors before it (attention), and is then transformed on
-# its own (feed-forward). Finally, a layer turns each vector into scores, one per possible next
-# character.
+# it stands. (Its code is only a label.) Then come the blocks. In each of them, every vector gathers
+# information from itself and the vectors before it (attention), and is then transformed on its own
+# (feed-forward). Finally, a layer turns each vector into scores, one per possible next character.
 #
-# Nobody decides what these numbers mean. Training makes them mean whatever helps to predict.
+# Nobody decides what a vector's numbers mean. Training makes them mean whatever helps the guess.
 #
 # Comments use three letters for the shapes of tensors (arrays). B (batch) is the number of pieces
 # of text side by side. T (time) is the number of characters in each, at most block_size. C
-# (channels) is n_embd, the length of a vector.
+# (channels) is n_embd, the size of a vector.
 #
 #     idx       (B, T)               the text, as numbers
 #      |    token_embedding_table, position_embedding_table
@@ -169,7 +168,7 @@ class Head(nn.Module):
         result for t: 0.03 * (0, 1, 0) + 0.94 * (1, 0, 0) + 0.03 * (0, 1, 0) = (0.94, 0.06, 0)
 
     So t is told that a vowel came before it. (forward explains / sqrt(3) and softmax.) Why three
-    matrices? What t looks for is not what it is: if its key were its query, it would find itself.
+    matrices? What t looks for is not what it is: if its key were its query, it would match itself.
     And what it is told is a kind of character, not a position.
 
     (Vaswani et al., "Attention Is All You Need", 2017)
@@ -190,17 +189,17 @@ class Head(nn.Module):
         k = self.key(x)  # (B, T, head_size)
         v = self.value(x)  # (B, T, head_size)
 
-        # The dot products of all queries with all keys, each a sum of n = head_size products. Signs
-        # are random at first, so (a + b)**2 is a**2 + b**2 on average: 2*a*b averages out. So the
-        # square of such a sum grows like n, and its size like sqrt(n). We divide by that, or large
-        # heads would start out with large scores. Where one score is far above the rest, softmax,
-        # below, gives it nearly all the weight, and changing any score a little hardly matters:
-        # slopes are near 0, so query and key learn little from this question.
-        scores = q @ k.transpose(-2, -1) / math.sqrt(k.shape[-1])  # (B, T, T): a row for each query
+        # The dot products of all queries with all keys, each a sum of n = head_size products. Their
+        # signs are random at first, so for two products, (a + b)**2 averages a**2 + b**2: 2*a*b
+        # cancels out. So the square of the sum grows like n, and its size like sqrt(n). We divide
+        # by that, or large heads would start out with large scores. Where one score is far above
+        # the rest, softmax, below, gives it nearly all the weight, and nudging any score hardly
+        # moves the weights: slopes are near 0, so query and key learn little from this question.
+        scores = q @ k.mT / math.sqrt(k.shape[-1])  # (B, T, T): a row for each query
 
         # No looking ahead: a position must not see its answer. Each position then answers as if the
         # piece ended there, so one pass answers all the questions in it. Scores above the diagonal
-        # (triu: upper triangle) become -inf, their weights 0.
+        # (triu: upper triangle) become -inf, and their weights 0.
         later = torch.ones(T, T, dtype=torch.bool, device=x.device).triu(diagonal=1)  # (T, T)
         scores = scores.masked_fill(later, float('-inf'))
 
@@ -244,8 +243,8 @@ class MultiHeadAttention(nn.Module):
 class FeedForward(nn.Module):
     """Each vector is transformed on its own: (B, T, C) -> (B, T, C).
 
-    A head averages values. That can bring two findings to a vector, but not test for both. Suppose
-    a vector holds a number h, which is 1 if the character is an "h" and 0 if not, and a number t,
+    A head averages values. That can bring two clues together, but not test for both. Suppose a
+    vector holds a number h, which is 1 if the character is an "h" and 0 if not, and a number t,
     which is 1 if the one before is a "t". The first layer and ReLU can compute max(0, h + t - 1),
     which is 1 if both are 1 and 0 otherwise: it detects "th". The second layer turns what was
     detected into new information, such as "expect an e".
@@ -271,7 +270,7 @@ class Block(nn.Module):
 
     Each half adds its result to x instead of replacing x (a residual connection; He et al., 2015).
     So whatever has been found stays in x unless a later half removes it. Adding also helps the
-    slopes: on the way back, the chain rule multiplies them by each layer's derivative. If x is a
+    slopes: on the way back, the chain rule multiplies them by each layer's derivative. If x were a
     single number, the derivative of x + f(x) is 1 + f'(x). The 1 lets the slope through, however
     small f' is. Without the 1, ten layers with f' = 0.1 would shrink it ten-billionfold.
 
@@ -285,7 +284,7 @@ class Block(nn.Module):
 
     def __init__(self, n_embd, n_head):
         super().__init__()
-        self.ln1 = nn.LayerNorm(n_embd)
+        self.ln1 = nn.LayerNorm(n_embd)  # layer norm
         self.sa = MultiHeadAttention(n_head, n_embd // n_head)  # self: a text attends to itself
         self.ln2 = nn.LayerNorm(n_embd)
         self.ffwd = FeedForward(n_embd)
@@ -312,19 +311,19 @@ class GPTLanguageModel(nn.Module):
 
         # Why several blocks? Suppose a piece contains "Wolmer" and, later, "Wol". In the first
         # block, the m can gather that an l came before it. In the second, its key can say so, and
-        # the query of the last l can ask: what came after an l? This l finds the m and can predict
-        # an m (an induction head; Elhage et al., 2021). In a single block, the key of the m is made
-        # before it has gathered anything.
+        # the query of the last l can ask for just that. This l finds the m and can predict an m (an
+        # induction head; Elhage et al., 2021). In a single block, the key of the m is made before
+        # it has gathered anything.
         self.blocks = nn.Sequential(*[Block(n_embd, n_head) for _ in range(n_layer)])
-        self.ln_f = nn.LayerNorm(n_embd)  # f for final
+        self.ln_f = nn.LayerNorm(n_embd)  # f: final
         self.lm_head = nn.Linear(n_embd, vocab_size)  # lm: language model
         self.apply(self.init_weights)  # on every part of the model
 
     def init_weights(self, module):
-        """Set the spread of the random numbers. (They are random, or all heads would be alike.)
+        """Set the spread of the matrices. (They are random, or all heads would stay alike.)
 
-        In nn.Linear, PyTorch's own is similar: it divides by sqrt(n), too (see Head). But in
-        nn.Embedding, it is 1, and what the blocks add would count little. 0.5 was found by trial.
+        PyTorch's embeddings have a spread of 1. At first, what the blocks add would count little.
+        With 1 / sqrt(n), sums of n products keep their size (see Head). Half of that did best.
         """
         if isinstance(module, (nn.Linear, nn.Embedding)):
             nn.init.normal_(module.weight, std=0.5 / math.sqrt(n_embd))
@@ -379,9 +378,10 @@ def sample(model, length):
 # Again and again: show the model some text, measure the loss, and move the parameters to lower it.
 #
 # In bigram.py, a parameter moves in proportion to its slope, so the rows of rare characters lag
-# behind. Here, typical slopes differ a hundredfold between layers, so no one rate suits all. Adam
-# (Kingma & Ba, 2015) divides each slope by its usual size, and AdamW (Loshchilov & Hutter, 2019)
-# adds the third line below. Each parameter p has two running averages. If g is its slope now:
+# behind. Here, typical slopes differ up to a hundredfold between layers, so no one rate suits all.
+# Adam (Kingma & Ba, 2015) divides average slopes by their usual size, and AdamW (Loshchilov &
+# Hutter, 2019) adds the third line below. Each parameter p has two running averages. If g is its
+# slope now:
 #
 #     mean   = 0.9 * mean + 0.1 * g           the slope, averaged over about 10 steps
 #     square = 0.99 * square + 0.01 * g**2    its square, over about 100
@@ -389,28 +389,28 @@ def sample(model, length):
 #     p = p - learning_rate * mean / sqrt(square)
 #
 # (Two details are left out: both averages are corrected for starting at 0, and 1e-8 is added to the
-# root, so slopes below that count less.) If g is always 2, the mean becomes 2 and the square 4, so
-# p moves by learning_rate in each step. If g is always 0.002, p moves just as far. But if g
+# root, so tiny slopes count less.) If g is always 2, the mean becomes 2 and the square 4, so p
+# moves by learning_rate in each step. If g is always 0.002, p moves just as far. But if g
 # alternates between 2 and -2, the mean swings between 0.1 and -0.1 (0.9 * -0.1 + 0.1 * 2 is about
 # 0.1), and p moves about a twentieth as far, back and forth. So pushes that disagree mostly cancel.
 #
-# The third line, weight decay (weights here means parameters), pulls every parameter a little
-# toward 0. One that most batches push away from 0 stays large. One that only a few pushed away
-# drifts back, which often helps on unseen text.
+# The third line, weight decay (weights: parameters), pulls every p a little toward 0. One that most
+# batches push away from 0 stays large. One that only a few pushed away drifts back: it likely fit
+# quirks that unseen text lacks.
 
 
 def learning_rate_at(step):
     """The rate falls to 0 step by step, so that the parameters settle down.
 
     But first it ramps up, because early averages rest on few batches, whose quirks have not
-    canceled yet. At step 0, one batch alone would move nearly every p by a full step.
+    canceled yet. At step 0, 0.1 * g / sqrt(0.01 * g**2) is 1 or -1: a full move for nearly every p.
     """
     warmup = min(1.0, (step + 1) / (warmup_iters + 1))
     decay = 1 - step / max_iters
     return learning_rate * warmup * decay
 
 
-# If the hardware itself has 16-bit numbers, autocast uses them where little precision is needed.
+# If the hardware computes in bfloat16, autocast uses it where little precision is needed.
 if 'cuda' in device:
     fast = torch.cuda.is_bf16_supported(including_emulation=False)
 else:  # what is this CPU capable of? (PyTorch 2.11 and later can tell.)
@@ -429,8 +429,8 @@ def learn(model, optimizer, step):
     optimizer.zero_grad()
     loss.backward()
     # The gradient is the vector of all slopes. If its length (the square root of the sum of
-    # squares) exceeds grad_clip, as it does in the first dozen steps, it is scaled down to
-    # grad_clip. Unclipped, huge slopes would dominate `mean` for ten steps and, via `square`, slow
+    # squares) exceeds grad_clip, as in the first dozen steps and some others, we scale it down to
+    # that. Unclipped, huge slopes would dominate `mean` for ten steps and, via `square`, shorten
     # moves for a hundred or more.
     nn.utils.clip_grad_norm_(model.parameters(), grad_clip)
     optimizer.step()  # move every parameter
@@ -463,11 +463,11 @@ def mean_loss(model, part):
 # What does it take to continue a run as if it had never stopped? The parameters, of course. But the
 # next step also depends on the optimizer's averages, on the step number (which sets the learning
 # rate), and on the random generator (which picks the batch). Each evaluation after the first saves
-# it all in one file, a checkpoint. (Except with dropout on a GPU, whose generator is not saved.)
+# all this in one file, a checkpoint. (Not saved: a GPU's own generator, which dropout uses.)
 
 checkpoint = folder / checkpoint_path
 assert checkpoint.suffix == '.pt', f'{checkpoint_path=} must end in .pt'
-# A saved model fits only a program with the same settings.
+# A saved model needs a program with these same settings.
 config = {'block_size': block_size, 'n_embd': n_embd, 'n_head': n_head, 'n_layer': n_layer}
 config['chars'] = ''.join(chars)
 
@@ -523,7 +523,7 @@ def load_model():
 # Several GPUs can share the work. torchrun --nproc-per-node=4 gpt.py starts this program four
 # times. Each of these processes has a number (its rank) and a copy of the model. All draw the same
 # batches, from the same seed, but each works on an equal share of the pieces. Before the parameters
-# move, the gradients are averaged into the whole batch's, so all copies stay the same.
+# move, the gradients are averaged, giving the whole batch's, so copies stay the same.
 
 rank = int(os.environ.get('RANK', 0))
 world_size = int(os.environ.get('WORLD_SIZE', 1))  # how many processes
@@ -591,7 +591,7 @@ if __name__ == '__main__':  # not when it is imported
         model = train()
         print(f'\n{prompt}{sample(model, max_new_tokens)}')
     except KeyboardInterrupt:
-        print('\nStopped. To go on from the last step above (if not 0), set resume = True.')
+        print('\nStopped. To continue from the last step above (unless 0), set resume = True.')
         sys.exit(1)
     if world_size > 1:
         torch.distributed.destroy_process_group()
