@@ -98,8 +98,8 @@ def count_pairs(part):
 def mean_loss(probs, counts):
     """How badly does a table of probabilities predict the pairs that were counted?
 
-    A table gives the whole text a probability: the product of its characters' probabilities, each
-    after the one before. A better table gives a larger product, but one far too small for a float.
+    A table gives each character but the first a probability, given the one before. The text's is
+    their product. A better table gives a larger product, but one far too small for a float.
     Logarithms turn it into a sum of terms that are at most 0. We want a number that is small for a
     good model, whatever the length of the text, so the loss is the mean of -ln(probability). It is
     0 for a model that is always certain and right, -ln(1/65) = 4.17 for one that considers all 65
@@ -121,7 +121,7 @@ print(f'Counting gives a training loss of {mean_loss(counted, train_counts):.4f}
 # c[j] be its counted probability of character j, and q[j] another table's. We leave out each j with
 # c[j] = 0, so the q[j] sum to at most 1. Since j comes next in a fraction c[j] of the cases, the
 # mean loss of the other row is -sum(c * ln(q)), and that of the counted row is -sum(c * ln(c)).
-# ln(x) is never above its tangent at x = 1, which is x - 1. So the first minus the second is
+# ln(x) <= x - 1, its tangent at x = 1. So, with x = q / c, the first minus the second is
 #
 #     -sum(c * ln(q / c)) >= -sum(c * (q / c - 1)) = sum(c) - sum(q) >= 0
 
@@ -131,10 +131,10 @@ print(f'Counting gives a training loss of {mean_loss(counted, train_counts):.4f}
 # There are 65 contexts of one character, but 65**64 contexts of 64. Almost none of those ever
 # occur, so a row for each is hopeless, however we fill it. That is why gpt.py computes its guess
 # with a formula in which all contexts share a few hundred thousand numbers, its parameters. So
-# improving the guess after "the ca" also changes it after "a ca", often for the better, even if "a
-# ca" has never occurred. But there is nothing we could count to find the value of such a parameter.
-# It has to be learned: start with random numbers, and improve them step by step. Here, we practice
-# on a table, because we already know the best one.
+# improving the guess after "the ca" also changes it after "a ca", often for the better, even if
+# that has never occurred. But there is nothing we could count to find the value of such a
+# parameter. It has to be learned: start with random numbers, and improve them step by step. Here,
+# we practice on a table, because we already know the best one.
 
 
 def get_batch(part):
@@ -194,9 +194,9 @@ class BigramLanguageModel(nn.Module):
 # How does a model learn?
 #
 # To lower the loss, which way should each parameter p move? We need its slope (a derivative): how
-# fast the loss changes as p alone changes. (The effects of small moves add up.) If the slope is 2,
-# then raising p by 0.001 raises the loss by about 0.002, so p should be lowered. loss.backward()
-# computes the slopes of all parameters, together called the gradient, and adds each to its p.grad.
+# fast the loss changes as p alone changes. (If all move a little, the effects add up.) If the slope
+# is 2, then raising p by 0.001 raises the loss by about 0.002, so we lower p. loss.backward()
+# computes the slopes of all parameters, together called the gradient, and adds each p's to p.grad.
 #
 # It applies the chain rule backward from the loss, and so also finds the slopes of all intermediate
 # results. For example, let a = 3 and b = 2. (Read the right column from the bottom up.)
@@ -238,7 +238,7 @@ for step in range(max_iters):
     optimizer.param_groups[0]['lr'] = learning_rate * (1 - step / max_iters)  # for this step
     x, y = get_batch(train_data)
     logits, loss = model(x, y)  # how wrong is the model on this batch?
-    optimizer.zero_grad()  # forget the last gradient, or the new one is added to it
+    optimizer.zero_grad()  # forget the last gradient, or the new one would add to it
     loss.backward()  # compute the new one
     optimizer.step()  # apply the rule
     if step % 200 == 0:
@@ -249,7 +249,7 @@ learned = F.softmax(scores, dim=-1)  # the table of probabilities that the model
 print(f'Learning gives a training loss of {mean_loss(learned, train_counts):.4f}.')
 
 # Learning works: without counting, we came close to the best table, closest in the rows of common
-# characters, which moved most.
+# characters, used most.
 
 # ----------------------------------------------
 # What has it learned?

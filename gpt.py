@@ -3,15 +3,15 @@
     python gpt.py
 
 This trains a model on the plays in input.txt (two or three minutes on two CPU cores) and prints a
-sample. Watch the loss fall from 4.3 (random probabilities; equal ones give 4.17) to 1.5, as noise
-turns into dialogue.
+sample. Watch the val loss fall from 4.3 (random probabilities; equal ones give 4.17) to 1.5, as
+noise turns into dialogue.
 
 Start with bigram.py, which explains the basics of PyTorch and how a model learns. Then read this
 file from top to bottom.
 
 GPT stands for generative pre-trained transformer (after Radford et al., 2018): it generates text,
 and it learns from plain text before any training for a task, such as answering questions. A
-transformer is a stack of layers (functions, most with parameters), notably attention: in a GPT,
+transformer stacks layers (functions, most with parameters). The key one is attention: in a GPT,
 each character gathers information from itself and earlier ones. We follow Andrej Karpathy's lecture
 "Let's build GPT."
 """
@@ -37,7 +37,7 @@ block_size = 64  # the longest context, in characters
 n_embd = 128  # how many numbers describe each character
 n_head = 2  # attention heads per block
 n_layer = 2  # blocks of several layers
-dropout = 0.0  # share of numbers zeroed at random in training (useful for larger models)
+dropout = 0.0  # share of numbers zeroed at random in training (for models that overfit)
 
 # training
 max_iters = 3200  # training steps (in all, about six times the training text)
@@ -64,8 +64,8 @@ resume = False  # True: continue the saved run (if finished, evaluate and sample
 device = 'cuda' if torch.cuda.is_available() else 'cpu'  # a CUDA GPU, if there is one
 bfloat16 = True  # 16-bit numbers, where the hardware has them: faster, but less precise
 
-# For a GPU: a model 26 times this size. (Trained on Tiny Shakespeare, not our text, it gets a val
-# loss of 1.47, in about 200 seconds on an H100; the small one, 1.57.) To try it, uncomment this.
+# For a GPU: a model 26 times this size. (On another text, Tiny Shakespeare, its val loss is 1.47,
+# after about 200 seconds on an H100, and that of the small one 1.57.) To try it, uncomment this.
 # block_size, n_embd, n_head, n_layer, dropout = 256, 384, 6, 6, 0.2
 # batch_size, max_iters, learning_rate, weight_decay = 64, 2500, 1e-3, 0.1
 
@@ -127,7 +127,7 @@ def get_batch(part):
 #
 # The guess is computed from the context, with parameters that all contexts share. First, every
 # character becomes a vector: n_embd numbers (an embedding) that say which character it is and where
-# it stands. (Its code is only a label.) Then come the blocks. In each of them, every vector gathers
+# it stands. (An index is only a label.) Then come the blocks. In each of them, every vector gathers
 # information from itself and the vectors before it (attention), and is then transformed on its own
 # (feed-forward). Finally, a layer turns each vector into scores, one per possible next character.
 #
@@ -168,7 +168,7 @@ class Head(nn.Module):
         result for t: 0.03 * (0, 1, 0) + 0.94 * (1, 0, 0) + 0.03 * (0, 1, 0) = (0.94, 0.06, 0)
 
     So t is told that a vowel came before it. (forward explains / sqrt(3) and softmax.) Why three
-    matrices? What t looks for is not what it is: if its key were its query, it would match itself.
+    matrices? What t seeks is not what it is: with its query as key, it would match itself (6 * 6).
     And what it is told is a kind of character, not a position.
 
     (Vaswani et al., "Attention Is All You Need", 2017)
@@ -191,11 +191,11 @@ class Head(nn.Module):
 
         # The dot products of all queries with all keys, each a sum of n = head_size products. Their
         # signs are random at first, so for two products, (a + b)**2 averages a**2 + b**2: 2*a*b
-        # cancels out. So the square of the sum grows like n, and its size like sqrt(n). We divide
-        # by that, or large heads would start out with large scores. Where one score is far above
-        # the rest, softmax, below, gives it nearly all the weight, and nudging any score hardly
-        # moves the weights: slopes are near 0, so query and key learn little from this question.
-        scores = q @ k.mT / math.sqrt(k.shape[-1])  # (B, T, T): a row for each query
+        # cancels out. So the square of the sum grows like n, and the sum like sqrt(n). We divide by
+        # that, or large heads would start out with large scores. Where one score is far above the
+        # rest, softmax, below, gives it nearly all the weight, and nudging any score hardly moves
+        # the weights: slopes are near 0, so query and key learn little from this question.
+        scores = q @ k.mT / math.sqrt(k.shape[-1])  # (B, T, T): a row per query (mT: transposed)
 
         # No looking ahead: a position must not see its answer. Each position then answers as if the
         # piece ended there, so one pass answers all the questions in it. Scores above the diagonal
@@ -207,9 +207,9 @@ class Head(nn.Module):
         weights = F.softmax(scores, dim=-1)  # (B, T, T)
 
         # In training only, dropout sets some numbers to 0 at random and scales the others up, so
-        # that sums keep their size on average (Srivastava et al., 2014). A guess that needs an
-        # exact combination of numbers, as rote recall may, then often fails. So training favors
-        # guesses that rest on several clues, none of them vital.
+        # that sums keep their size on average (Srivastava et al., 2014). A guess that hangs on
+        # every number, like one learned by rote, then often fails. So training favors guesses that
+        # rest on several clues, none of them vital.
         weights = self.dropout(weights)
 
         # Each character gets a weighted sum of the values.
@@ -220,7 +220,7 @@ class MultiHeadAttention(nn.Module):
     """Several heads side by side: (B, T, C) -> (B, T, C).
 
     A head has one row of weights for each character. If the t of "cat" needs to know the character
-    before it and also the first of its word, one row could put half its weight on each. But then t
+    before it and also the first in its word, one row could put half its weight on each. But then t
     would get the average of two values, and could not tell which is which. With two heads, it gets
     both, side by side. The heads start out with different random matrices, so they can learn to
     look for different things. Each returns only n_embd / n_head numbers per character, so that
@@ -243,11 +243,11 @@ class MultiHeadAttention(nn.Module):
 class FeedForward(nn.Module):
     """Each vector is transformed on its own: (B, T, C) -> (B, T, C).
 
-    A head averages values. That can bring two clues together, but not test for both. Suppose a
-    vector holds a number h, which is 1 if the character is an "h" and 0 if not, and a number t,
-    which is 1 if the one before is a "t". The first layer and ReLU can compute max(0, h + t - 1),
-    which is 1 if both are 1 and 0 otherwise: it detects "th". The second layer turns what was
-    detected into new information, such as "expect an e".
+    A head averages values: two clues add up, but each also counts on its own. Suppose a vector
+    holds a number h, which is 1 if the character is an "h" and 0 if not, and a number t, which is 1
+    if the one before is a "t". The first layer and ReLU can compute max(0, h + t - 1), which is 1
+    if both are 1 and 0 otherwise: it detects "th". The second layer turns what was detected into
+    new information, such as "expect an e".
     """
 
     def __init__(self, n_embd):
@@ -270,9 +270,9 @@ class Block(nn.Module):
 
     Each half adds its result to x instead of replacing x (a residual connection; He et al., 2015).
     So whatever has been found stays in x unless a later half removes it. Adding also helps the
-    slopes: on the way back, the chain rule multiplies them by each layer's derivative. If x were a
-    single number, the derivative of x + f(x) is 1 + f'(x). The 1 lets the slope through, however
-    small f' is. Without the 1, ten layers with f' = 0.1 would shrink it ten-billionfold.
+    slopes: on the way back, the chain rule multiplies them by each layer's derivative. For a single
+    number x, the derivative of x + f(x) is 1 + f'(x). The 1 lets the slope through, however small
+    f' is. Without the 1, ten layers with f' = 0.1 would shrink it ten-billionfold.
 
     But what is added makes the numbers in x larger or smaller, and that affects whatever reads x.
     For example, if they double, so do queries and keys. The scores become four times as large, and
@@ -301,17 +301,17 @@ class GPTLanguageModel(nn.Module):
     def __init__(self):
         super().__init__()
         # A head's weights come from the vectors, and an average does not depend on order. So
-        # without positions, the first block would tell the t of "cat" the same as the t of "act".
-        # (Later blocks get a hint: only in "cat" has the a seen the c.) So we give each position a
-        # vector, too, and add it to that of the character. Adding need not lose anything: training
-        # can keep, say, half of the numbers for each. Then a key can encode a position, as in Head,
-        # and a query can ask for it.
+        # without positions, the first block would tell the t in "cat" and the t in "act" the same.
+        # (Later blocks get a hint: in "act", the a sees no c.) So we give each position a vector,
+        # too, and add it to that of the character. Adding need not lose anything: training can
+        # keep, say, half of the numbers for each. Then a key can encode a position, as in Head, and
+        # a query can ask for it.
         self.token_embedding_table = nn.Embedding(vocab_size, n_embd)
         self.position_embedding_table = nn.Embedding(block_size, n_embd)
 
         # Why several blocks? Suppose a piece contains "Wolmer" and, later, "Wol". In the first
-        # block, the m can gather that an l came before it. In the second, its key can say so, and
-        # the query of the last l can ask for just that. This l finds the m and can predict an m (an
+        # block, the m can gather that an l came before it. In the second, its key can say "after an
+        # l" and its value "m". The last l's query can seek such keys, so it can predict an m (an
         # induction head; Elhage et al., 2021). In a single block, the key of the m is made before
         # it has gathered anything.
         self.blocks = nn.Sequential(*[Block(n_embd, n_head) for _ in range(n_layer)])
@@ -320,10 +320,10 @@ class GPTLanguageModel(nn.Module):
         self.apply(self.init_weights)  # on every part of the model
 
     def init_weights(self, module):
-        """Set the spread of the matrices. (They are random, or all heads would stay alike.)
+        """Set the matrices' spread (std). (They are random, or all heads would stay alike.)
 
-        PyTorch's embeddings have a spread of 1. At first, what the blocks add would count little.
-        With 1 / sqrt(n), sums of n products keep their size (see Head). Half of that did best.
+        PyTorch's embeddings (spread: 1) would at first outweigh what the blocks add. A spread of 1
+        / sqrt(C) stops sums of C products growing with C (see Head). Half of that did best.
         """
         if isinstance(module, (nn.Linear, nn.Embedding)):
             nn.init.normal_(module.weight, std=0.5 / math.sqrt(n_embd))
@@ -378,13 +378,13 @@ def sample(model, length):
 # Again and again: show the model some text, measure the loss, and move the parameters to lower it.
 #
 # In bigram.py, a parameter moves in proportion to its slope, so the rows of rare characters lag
-# behind. Here, typical slopes differ up to a hundredfold between layers, so no one rate suits all.
+# behind. Here, typical slopes differ 40- to 200-fold between layers, so no single rate suits all.
 # Adam (Kingma & Ba, 2015) divides average slopes by their usual size, and AdamW (Loshchilov &
-# Hutter, 2019) adds the third line below. Each parameter p has two running averages. If g is its
+# Hutter, 2019) adds the third line below. Each parameter p has two running averages. Let g be its
 # slope now:
 #
 #     mean   = 0.9 * mean + 0.1 * g           the slope, averaged over about 10 steps
-#     square = 0.99 * square + 0.01 * g**2    its square, over about 100
+#     square = 0.99 * square + 0.01 * g**2    its average square, over about 100
 #     p = p - learning_rate * weight_decay * p
 #     p = p - learning_rate * mean / sqrt(square)
 #
@@ -394,9 +394,9 @@ def sample(model, length):
 # alternates between 2 and -2, the mean swings between 0.1 and -0.1 (0.9 * -0.1 + 0.1 * 2 is about
 # 0.1), and p moves about a twentieth as far, back and forth. So pushes that disagree mostly cancel.
 #
-# The third line, weight decay (weights: parameters), pulls every p a little toward 0. One that most
-# batches push away from 0 stays large. One that only a few pushed away drifts back: it likely fit
-# quirks that unseen text lacks.
+# The third line, weight decay (weights: parameters), pulls every p a little toward 0. If most
+# batches push it away, it stays large. If only a few did, it drifts back: it likely fit quirks that
+# unseen text lacks.
 
 
 def learning_rate_at(step):
@@ -410,7 +410,7 @@ def learning_rate_at(step):
     return learning_rate * warmup * decay
 
 
-# If the hardware computes in bfloat16, autocast uses it where little precision is needed.
+# If the hardware has bfloat16, autocast uses it for matrix products, most of the work.
 if 'cuda' in device:
     fast = torch.cuda.is_bf16_supported(including_emulation=False)
 else:  # what is this CPU capable of? (PyTorch 2.11 and later can tell.)
@@ -430,8 +430,8 @@ def learn(model, optimizer, step):
     loss.backward()
     # The gradient is the vector of all slopes. If its length (the square root of the sum of
     # squares) exceeds grad_clip, as in the first dozen steps and some others, we scale it down to
-    # that. Unclipped, huge slopes would dominate `mean` for ten steps and, via `square`, shorten
-    # moves for a hundred or more.
+    # that. Unclipped, a huge one would dominate `mean` for ten steps or more and, via `square`,
+    # shorten moves for hundreds.
     nn.utils.clip_grad_norm_(model.parameters(), grad_clip)
     optimizer.step()  # move every parameter
 
@@ -522,8 +522,8 @@ def load_model():
 #
 # Several GPUs can share the work. torchrun --nproc-per-node=4 gpt.py starts this program four
 # times. Each of these processes has a number (its rank) and a copy of the model. All draw the same
-# batches, from the same seed, but each works on an equal share of the pieces. Before the parameters
-# move, the gradients are averaged, giving the whole batch's, so copies stay the same.
+# batches, from the same seed, but each works on an equal share of the pieces. Averaging their
+# gradients before each move gives the whole batch's gradient, so copies stay the same.
 
 rank = int(os.environ.get('RANK', 0))
 world_size = int(os.environ.get('WORLD_SIZE', 1))  # how many processes
@@ -557,7 +557,7 @@ def train():
         if step % eval_interval == 0 or step == max_iters:
             train_loss, val_loss = mean_loss(model, train_data), mean_loss(model, val_data)
             val_losses[step] = val_loss
-            assert val_loss < 100, f'training diverged: {learning_rate=} is too high'
+            assert val_loss < 100, f'training diverged: lower {learning_rate=}'
             if step > start and rank == 0:
                 first_save = not resume and step <= eval_interval  # a new run's first
                 save(model, optimizer, step, first_save)
@@ -570,7 +570,7 @@ def train():
 
     best = min(val_losses, key=val_losses.get)
     if best < max_iters:
-        print(f'The val loss was lowest at step {best} (not the one saved)')
+        print(f'The lowest val loss above is that of step {best} (not the one saved)')
     return model
 
 
@@ -591,7 +591,7 @@ if __name__ == '__main__':  # not when it is imported
         model = train()
         print(f'\n{prompt}{sample(model, max_new_tokens)}')
     except KeyboardInterrupt:
-        print('\nStopped. To continue from the last step above (unless 0), set resume = True.')
+        print('\nStopped. To continue from the last step above (if not 0), set resume = True.')
         sys.exit(1)
     if world_size > 1:
         torch.distributed.destroy_process_group()

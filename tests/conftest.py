@@ -1,5 +1,6 @@
 """What several test files use."""
 
+import os
 import sys
 
 import pytest
@@ -7,9 +8,9 @@ import torch
 
 import helpers
 
-sys.path += [str(helpers.ROOT / 'tests' / folder) for folder in ('exercise', 'measure')]
-
 torch.set_num_threads(1)  # for models this small, a second thread costs more than it brings
+os.environ['OMP_NUM_THREADS'] = '1'  # also in the processes that are started
+sys.path += [str(helpers.ROOT / 'tests' / folder) for folder in ('exercise', 'measure')]
 
 
 @pytest.fixture(scope='session')

@@ -119,7 +119,6 @@ if POSIX:  # torch._dynamo: the optimizer imports it, and that takes seconds
 
 def child(path, arguments, patches, folder):
     """What `python path arguments` does, after the statements in `patches`. Output: in `folder`."""
-    torch.set_num_threads(1)
     tqdm.tqdm.set_lock(threading.RLock())  # its own lock, a semaphore, would outlive a kill
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
     for name, errors in (('stdout', 'strict'), ('stderr', 'backslashreplace')):

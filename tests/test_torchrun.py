@@ -21,7 +21,7 @@ def start(folder, *options, edits=(), **settings):
     """Start torchrun with the program in a folder, with SETTINGS and others."""
     path = copy(folder, edits=edits, **{**SETTINGS, **settings})
     command = ('-m', 'torch.distributed.run', *options, path)
-    return helpers.start(*command, env={'OMP_NUM_THREADS': '1'}, start_new_session=True)
+    return helpers.start(*command, start_new_session=True)
 
 
 def two_ranks(folder, code=0, **options):
