@@ -98,11 +98,11 @@ def count_pairs(part):
 def mean_loss(probs, counts):
     """How badly does a table of probabilities predict the pairs that were counted?
 
-    A table gives each character but the first a probability, given the one before. The text's is
-    their product. A better table gives a larger product, but one far too small for a float.
-    Logarithms turn it into a sum of terms that are at most 0. We want a number that is small for a
-    good model, whatever the length of the text, so the loss is the mean of -ln(probability). It is
-    0 for a model that is always certain and right, -ln(1/65) = 4.17 for one that considers all 65
+    A table gives each character but the first a probability, given the one before. Their product is
+    the text's probability: larger for a better table, but far too small for a float. Logarithms
+    turn it into a sum of terms that are at most 0. We want a number that is small for a good model,
+    whatever the length of the text, so the loss is the mean of -ln(probability). It is 0 for a
+    model that is always certain and right, -ln(1/65) = 4.17 for one that considers all 65
     characters equally likely, and infinite for one that gives a probability of 0 to what comes
     next, even once.
     """
@@ -112,16 +112,16 @@ def mean_loss(probs, counts):
 
 train_counts = count_pairs(train_data)
 val_counts = count_pairs(val_data)
-counted = train_counts / train_counts.sum(dim=1, keepdim=True)  # a table: each row sums to 1
+counted = train_counts / train_counts.sum(dim=1, keepdim=True)  # a table: each used row sums to 1
 
 print('\nHow well can we guess?\n')
 print(f'Counting gives a training loss of {mean_loss(counted, train_counts):.4f}.')
 
-# No other table has a lower loss on the text that we counted. Each row can be judged alone. Let
-# c[j] be its counted probability of character j, and q[j] another table's. We leave out each j with
-# c[j] = 0, so the q[j] sum to at most 1. Since j comes next in a fraction c[j] of the cases, the
-# mean loss of the other row is -sum(c * ln(q)), and that of the counted row is -sum(c * ln(c)).
-# ln(x) <= x - 1, its tangent at x = 1. So, with x = q / c, the first minus the second is
+# No other table has a lower loss on the text that we counted. As each pair uses one row, each row
+# can be judged alone. Let c[j] be its counted probability of character j, and q[j] another table's.
+# We leave out each j with c[j] = 0, so the q[j] sum to at most 1. Since j comes next in a fraction
+# c[j] of the cases, the mean loss of the other row is -sum(c * ln(q)), and that of the counted row
+# is -sum(c * ln(c)). ln(x) <= x - 1, its tangent. So, with x = q / c, the first minus the second is
 #
 #     -sum(c * ln(q / c)) >= -sum(c * (q / c - 1)) = sum(c) - sum(q) >= 0
 
@@ -211,14 +211,13 @@ class BigramLanguageModel(nn.Module):
 # many there are. PyTorch has recorded every operation on the way to the loss, goes back through the
 # record, and multiplies the derivatives. If a parameter is used several times, its slopes from all
 # uses are added up, just as the slope of p * p is p + p. (A row of our table is used each time that
-# its character occurs in the batch.)
+# its character occurs in x.)
 #
 # For our table, we can even work out the result. Let s be the scores in the row for one question:
 #
 #     loss          = -ln(exp(s[target]) / sum(exp(s))) = ln(sum(exp(s))) - s[target]
 #     slope of s[j] = exp(s[j]) / sum(exp(s)) - (1 if j is the target, otherwise 0)
-#
-# The fraction is the probability of j. Averaged over all training questions that use this row, the
+# The quotient is the probability of j. Averaged over all training questions that use this row, the
 # slope is the probability of j minus the fraction of times that j came next. Where the model
 # overrates j, the slope is positive, and s[j] should be lowered. The slope is 0 only where the two
 # are equal: at the counted probability.
@@ -227,8 +226,8 @@ class BigramLanguageModel(nn.Module):
 # each step would be slow, so we use a random batch, with the same slopes on average. (Hence SGD:
 # stochastic, that is, random, gradient descent.) Our rate, 100, is large because slopes are small:
 # in a mean over 32 * 64 questions, each adds at most 1/2048 to a slope. If 20 use a row, a step
-# moves its scores by at most 100 * 20/2048, or about 1. We lower the rate step by step. Otherwise,
-# each batch's quirks would keep jostling the parameters.
+# moves its scores by at most 100 * 20/2048, or about 1 (those of common characters, more). We lower
+# the rate step by step. Otherwise, each batch's quirks would keep jostling the parameters.
 
 model = BigramLanguageModel().to(device)
 optimizer = torch.optim.SGD(model.parameters(), learning_rate)  # applies this rule
@@ -248,8 +247,7 @@ scores = model.token_embedding.weight.detach().cpu()  # without the record for g
 learned = F.softmax(scores, dim=-1)  # the table of probabilities that the model has learned
 print(f'Learning gives a training loss of {mean_loss(learned, train_counts):.4f}.')
 
-# Learning works: without counting, we came close to the best table, closest in the rows of common
-# characters, used most.
+# Learning works: without counting, we came close to the best table, above all in its common rows.
 
 # ----------------------------------------------
 # What has it learned?
@@ -259,7 +257,7 @@ start = torch.tensor([[0]], device=device)  # character 0, the line break in mos
 print(decode_list(model.generate(start, max_new_tokens)[0, 1:].tolist()))
 
 # Now compare four models on both parts of the text. A pair found only in the validation text has a
-# count of 0, and -ln(0) is infinite. So we add 1, which barely raises the training loss.
+# count of 0, and -ln(0) is infinite. So we add 1 to all, which barely raises the training loss.
 singles = train_counts.sum(dim=0).expand(vocab_size, -1)  # ignores the context: all rows the same
 models = {
     'pure guessing': torch.ones(vocab_size, vocab_size),

@@ -11,8 +11,8 @@ file from top to bottom.
 
 GPT stands for generative pre-trained transformer (after Radford et al., 2018): it generates text,
 and it learns from plain text before any training for a task, such as answering questions. A
-transformer stacks layers (functions, most with parameters). The key one is attention: in a GPT,
-each character gathers information from itself and earlier ones. We follow Andrej Karpathy's lecture
+transformer stacks layers (functions, most with parameters). The main one is attention: here, each
+character gathers information from itself and earlier ones. We follow Andrej Karpathy's lecture
 "Let's build GPT."
 """
 
@@ -42,7 +42,7 @@ dropout = 0.0  # share of numbers zeroed at random in training (for models that 
 # training
 max_iters = 3200  # training steps (in all, about six times the training text)
 batch_size = 32  # pieces of text per step
-learning_rate = 4e-3  # step size under a steady push (see Training)
+learning_rate = 4e-3  # step size for a steady slope (see Training)
 warmup_iters = 100  # steps over which the learning rate ramps up
 weight_decay = 0.2  # how strongly parameters are pulled toward zero
 grad_clip = 1.0  # the longest gradient allowed (see learn)
@@ -53,7 +53,7 @@ seed = 1337  # the same seed repeats all random choices
 # the sample
 prompt = ''  # how it begins
 max_new_tokens = 500  # how much to write (a token is a unit of text, here a character)
-temperature = 0.8  # below 1, likely characters get likelier; above 1, less likely
+temperature = 0.8  # below 1, the likeliest character gains; above 1, it loses
 
 # files, next to this one
 text_path = 'input.txt'  # the text to learn from
@@ -65,7 +65,7 @@ device = 'cuda' if torch.cuda.is_available() else 'cpu'  # a CUDA GPU, if there 
 bfloat16 = True  # 16-bit numbers, where the hardware has them: faster, but less precise
 
 # For a GPU: a model 26 times this size. (On another text, Tiny Shakespeare, its val loss is 1.47,
-# after about 200 seconds on an H100, and that of the small one 1.57.) To try it, uncomment this.
+# after about 200 seconds on an H100; the small model's is 1.57.) To try it, uncomment this.
 # block_size, n_embd, n_head, n_layer, dropout = 256, 384, 6, 6, 0.2
 # batch_size, max_iters, learning_rate, weight_decay = 64, 2500, 1e-3, 0.1
 
@@ -168,8 +168,8 @@ class Head(nn.Module):
         result for t: 0.03 * (0, 1, 0) + 0.94 * (1, 0, 0) + 0.03 * (0, 1, 0) = (0.94, 0.06, 0)
 
     So t is told that a vowel came before it. (forward explains / sqrt(3) and softmax.) Why three
-    matrices? What t seeks is not what it is: with its query as key, it would match itself (6 * 6).
-    And what it is told is a kind of character, not a position.
+    matrices? t seeks what it is not: if its key were its query, it would match itself (6 * 6). And
+    what it is told is a kind of character, not a position.
 
     (Vaswani et al., "Attention Is All You Need", 2017)
     """
@@ -189,12 +189,12 @@ class Head(nn.Module):
         k = self.key(x)  # (B, T, head_size)
         v = self.value(x)  # (B, T, head_size)
 
-        # The dot products of all queries with all keys, each a sum of n = head_size products. Their
-        # signs are random at first, so for two products, (a + b)**2 averages a**2 + b**2: 2*a*b
-        # cancels out. So the square of the sum grows like n, and the sum like sqrt(n). We divide by
-        # that, or large heads would start out with large scores. Where one score is far above the
-        # rest, softmax, below, gives it nearly all the weight, and nudging any score hardly moves
-        # the weights: slopes are near 0, so query and key learn little from this question.
+        # The dot products of all queries with all keys, each a sum of n = head_size products, whose
+        # signs are random at first. So for two products, (a + b)**2 averages a**2 + b**2: 2*a*b
+        # cancels out. So the sum's square grows like n, and the size of the sum like sqrt(n). We
+        # divide by that, or large heads would start out with large scores. Where one score is far
+        # above the rest, softmax, below, gives it nearly all the weight, and nudging any score
+        # hardly moves the weights: slopes are near 0, so query and key learn little there.
         scores = q @ k.mT / math.sqrt(k.shape[-1])  # (B, T, T): a row per query (mT: transposed)
 
         # No looking ahead: a position must not see its answer. Each position then answers as if the
@@ -207,9 +207,9 @@ class Head(nn.Module):
         weights = F.softmax(scores, dim=-1)  # (B, T, T)
 
         # In training only, dropout sets some numbers to 0 at random and scales the others up, so
-        # that sums keep their size on average (Srivastava et al., 2014). A guess that hangs on
-        # every number, like one learned by rote, then often fails. So training favors guesses that
-        # rest on several clues, none of them vital.
+        # that sums keep their size on average (Srivastava et al., 2014). Text known by rote is
+        # recognized by all its details: one lost, and the guess may fail. So training favors
+        # guesses that rest on several clues, none of them vital.
         weights = self.dropout(weights)
 
         # Each character gets a weighted sum of the values.
@@ -221,7 +221,7 @@ class MultiHeadAttention(nn.Module):
 
     A head has one row of weights for each character. If the t of "cat" needs to know the character
     before it and also the first in its word, one row could put half its weight on each. But then t
-    would get the average of two values, and could not tell which is which. With two heads, it gets
+    would get the average of two values, and might not know which is which. With two heads, it gets
     both, side by side. The heads start out with different random matrices, so they can learn to
     look for different things. Each returns only n_embd / n_head numbers per character, so that
     together they return n_embd.
@@ -243,11 +243,11 @@ class MultiHeadAttention(nn.Module):
 class FeedForward(nn.Module):
     """Each vector is transformed on its own: (B, T, C) -> (B, T, C).
 
-    A head averages values: two clues add up, but each also counts on its own. Suppose a vector
-    holds a number h, which is 1 if the character is an "h" and 0 if not, and a number t, which is 1
-    if the one before is a "t". The first layer and ReLU can compute max(0, h + t - 1), which is 1
-    if both are 1 and 0 otherwise: it detects "th". The second layer turns what was detected into
-    new information, such as "expect an e".
+    A head averages values. An average adds clues up, but cannot demand two at once. Suppose a
+    vector holds a number h, which is 1 if the character is an "h" and 0 if not, and a number t,
+    which is 1 if the one before is a "t". The first layer and ReLU can compute max(0, h + t - 1),
+    which is 1 if both are 1 and 0 otherwise: it detects "th". The second layer turns what was
+    detected into new information, such as "expect an e".
     """
 
     def __init__(self, n_embd):
@@ -301,7 +301,7 @@ class GPTLanguageModel(nn.Module):
     def __init__(self):
         super().__init__()
         # A head's weights come from the vectors, and an average does not depend on order. So
-        # without positions, the first block would tell the t in "cat" and the t in "act" the same.
+        # without positions, the first block would treat the t in "cat" and the one in "act" alike.
         # (Later blocks get a hint: in "act", the a sees no c.) So we give each position a vector,
         # too, and add it to that of the character. Adding need not lose anything: training can
         # keep, say, half of the numbers for each. Then a key can encode a position, as in Head, and
@@ -312,18 +312,18 @@ class GPTLanguageModel(nn.Module):
         # Why several blocks? Suppose a piece contains "Wolmer" and, later, "Wol". In the first
         # block, the m can gather that an l came before it. In the second, its key can say "after an
         # l" and its value "m". The last l's query can seek such keys, so it can predict an m (an
-        # induction head; Elhage et al., 2021). In a single block, the key of the m is made before
-        # it has gathered anything.
+        # induction head; Elhage et al., 2021). In a single block, the m's key is made before the m
+        # has gathered anything.
         self.blocks = nn.Sequential(*[Block(n_embd, n_head) for _ in range(n_layer)])
         self.ln_f = nn.LayerNorm(n_embd)  # f: final
         self.lm_head = nn.Linear(n_embd, vocab_size)  # lm: language model
         self.apply(self.init_weights)  # on every part of the model
 
     def init_weights(self, module):
-        """Set the matrices' spread (std). (They are random, or all heads would stay alike.)
+        """Draw random matrices. (Heads that start alike get equal slopes and stay alike.)
 
-        PyTorch's embeddings (spread: 1) would at first outweigh what the blocks add. A spread of 1
-        / sqrt(C) stops sums of C products growing with C (see Head). Half of that did best.
+        PyTorch's spread for embeddings, 1, would at first drown what the blocks add. With a spread
+        (std) of 1 / sqrt(C), sums of C products do not grow with C (see Head). Half of it did best.
         """
         if isinstance(module, (nn.Linear, nn.Embedding)):
             nn.init.normal_(module.weight, std=0.5 / math.sqrt(n_embd))
@@ -378,10 +378,9 @@ def sample(model, length):
 # Again and again: show the model some text, measure the loss, and move the parameters to lower it.
 #
 # In bigram.py, a parameter moves in proportion to its slope, so the rows of rare characters lag
-# behind. Here, typical slopes differ 40- to 200-fold between layers, so no single rate suits all.
-# Adam (Kingma & Ba, 2015) divides average slopes by their usual size, and AdamW (Loshchilov &
-# Hutter, 2019) adds the third line below. Each parameter p has two running averages. Let g be its
-# slope now:
+# behind. Here, typical slopes differ up to 200-fold between layers, and so would the moves. Adam
+# (Kingma & Ba, 2015) divides average slopes by their usual size, and AdamW (Loshchilov & Hutter,
+# 2019) adds the third line below. Each parameter p has two running averages. Let g be its slope:
 #
 #     mean   = 0.9 * mean + 0.1 * g           the slope, averaged over about 10 steps
 #     square = 0.99 * square + 0.01 * g**2    its average square, over about 100
@@ -395,7 +394,7 @@ def sample(model, length):
 # 0.1), and p moves about a twentieth as far, back and forth. So pushes that disagree mostly cancel.
 #
 # The third line, weight decay (weights: parameters), pulls every p a little toward 0. If most
-# batches push it away, it stays large. If only a few did, it drifts back: it likely fit quirks that
+# batches push it away, it stays large. If only a few do, it drifts back: it likely fits quirks that
 # unseen text lacks.
 
 
@@ -410,10 +409,10 @@ def learning_rate_at(step):
     return learning_rate * warmup * decay
 
 
-# If the hardware has bfloat16, autocast uses it for matrix products, most of the work.
+# If fast is True, autocast uses bfloat16 for matrix products, most of the work.
 if 'cuda' in device:
     fast = torch.cuda.is_bf16_supported(including_emulation=False)
-else:  # what is this CPU capable of? (PyTorch 2.11 and later can tell.)
+else:  # x86 only, and only PyTorch 2.11 and later, which can tell
     found = torch.cpu.get_capabilities() if hasattr(torch.cpu, 'get_capabilities') else {}
     fast = found.get('avx512_bf16', False)
 autocast = torch.autocast(torch.device(device).type, torch.bfloat16, enabled=bfloat16 and fast)
@@ -523,7 +522,7 @@ def load_model():
 # Several GPUs can share the work. torchrun --nproc-per-node=4 gpt.py starts this program four
 # times. Each of these processes has a number (its rank) and a copy of the model. All draw the same
 # batches, from the same seed, but each works on an equal share of the pieces. Averaging their
-# gradients before each move gives the whole batch's gradient, so copies stay the same.
+# gradients before each move gives the whole batch's, so the copies stay identical.
 
 rank = int(os.environ.get('RANK', 0))
 world_size = int(os.environ.get('WORLD_SIZE', 1))  # how many processes
@@ -545,7 +544,7 @@ def train():
     start = load_run(model, optimizer) if resume else 0  # steps already taken
     network = Parallel(model) if world_size > 1 else model
     assert start <= max_iters, f'{checkpoint_path} is at step {start}, beyond {max_iters=}'
-    assert os.access(checkpoint.parent, os.W_OK), f'cannot write into {checkpoint.parent}'
+    assert os.access(checkpoint.parent, os.W_OK), f'cannot write to {checkpoint.parent}'
     count = sum(p.numel() for p in model.parameters())
     print(f'{count:,} parameters learn from {len(train_data):,} characters, on {device}')
     val_losses = {}

@@ -99,7 +99,7 @@ MISTAKES = {  # settings or a text, and words of the last line
     'not a number': ({'n_embd': '32'}, 'TypeError'),
     'no checkpoint': ({'checkpoint_path': ''}, "checkpoint_path='' must end in .pt"),
     'a folder': ({'checkpoint_path': 'out/'}, "checkpoint_path='out/' must end in .pt"),
-    'no such folder': ({'checkpoint_path': 'missing/gpt.pt'}, 'cannot write into'),
+    'no such folder': ({'checkpoint_path': 'missing/gpt.pt'}, 'cannot write to'),
     'an argument': ({}, 'gpt.py takes no arguments. Edit the settings at its top.'),
 }
 

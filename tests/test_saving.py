@@ -212,6 +212,6 @@ def test_where_it_cannot_write_it_says_so_before_training():
         path = make(name)
         os.chmod(name, 0o555)
         done = quick(path, patches=[NOBODY], code=1)
-        helpers.last_line(done, 'cannot write into', name)
+        helpers.last_line(done, 'cannot write to', name)
         assert not steps(done) and not names(Path(name))
         os.chmod(name, 0o755)
