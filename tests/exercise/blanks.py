@@ -9,6 +9,7 @@ they are for is still there. Write them in any order. To see how you are doing:
 """
 
 import ast
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -64,7 +65,7 @@ def main():
     path = read_path(__doc__)
     text = path.parent / 'input.txt'
     source = make_blank((ROOT / 'gpt.py').read_text(encoding='utf-8'))
-    source = source.replace("'gpt.pt'", repr(f'{path.stem}.pt'))  # so that runs stay apart
+    source = re.sub(r"(?m)^checkpoint_path = '.*?'", f"checkpoint_path = '{path.stem}.pt'", source)
     try:
         with open(path, 'x', encoding='utf-8') as file:
             file.write(source)

@@ -48,7 +48,7 @@ def taken_away():
     *_, (_, base, deviation, runs) = summaries('built up')  # gpt.py
     rows = [['gpt.py', f'{base:.3f}', f'{deviation:.3f}', len(runs), '']]
     for words, mean, deviation, runs in summaries('taken away'):
-        difference = f'{mean - base:+.3f}'.replace('-', '−')
+        difference = f'{round(mean, 3) - round(base, 3):+.3f}'.replace('-', '−')
         rows.append([words, f'{mean:.3f}', f'{deviation:.3f}', len(runs), difference])
     return table('change | loss: | ±: | seeds: | difference:', rows)
 
@@ -66,7 +66,7 @@ def published():
         rows.append([f'**gpt.py**, {bits} bits', '0.42', f'{run["loss"]:.3f}', how])
     how = 'its README: the best, 3 minutes, A100'
     rows.append(['nanoGPT, recipe for a GPU', '10.75', '1.4697', how])
-    how = 'us: last loss, H100, 16 bits (~200 s: 75 ms a step)'
+    how = 'us: last loss, H100, 16 bits (2,500 steps of 75 ms: about 200 s)'
     rows.append(['gpt.py, the two lines for a GPU', '10.79', f'{loss:.3f}', how])
     return table('model | parameters, millions: | loss: | measured by whom, and how', rows)
 
