@@ -98,7 +98,7 @@ def count_pairs(part):
 def mean_loss(probs, counts):
     """How badly does a table of probabilities predict the pairs that were counted?
 
-    A table gives each character but the first a probability, given the one before. Their product is
+    Given the one before, a table gives each character but the first a probability. The product is
     the text's probability: larger for a better table, but far too small for a float. Logarithms
     turn it into a sum of terms that are at most 0. We want a number that is small for a good model,
     whatever the length of the text, so the loss is the mean of -ln(probability). It is 0 for a
@@ -120,8 +120,8 @@ print(f'Counting gives a training loss of {mean_loss(counted, train_counts):.4f}
 # No other table has a lower loss on the text that we counted. As each pair uses one row, each row
 # can be judged alone. Let c[j] be its counted probability of character j, and q[j] another table's.
 # We leave out each j with c[j] = 0, so the q[j] sum to at most 1. Since j comes next in a fraction
-# c[j] of the cases, the mean loss of the other row is -sum(c * ln(q)), and that of the counted row
-# is -sum(c * ln(c)). ln(x) <= x - 1, its tangent. So, with x = q / c, the first minus the second is
+# c[j] of the cases, the other row's loss is -sum(c * ln(q)), the counted row's -sum(c * ln(c)).
+# ln(x) <= x - 1, its tangent at 1, as ln bends down. With x = q / c, the first minus the second is
 #
 #     -sum(c * ln(q / c)) >= -sum(c * (q / c - 1)) = sum(c) - sum(q) >= 0
 
@@ -194,7 +194,7 @@ class BigramLanguageModel(nn.Module):
 # How does a model learn?
 #
 # To lower the loss, which way should each parameter p move? We need its slope (a derivative): how
-# fast the loss changes as p alone changes. (If all move a little, the effects add up.) If the slope
+# fast the loss changes as p alone changes. (If all move a little, their effects add.) If the slope
 # is 2, then raising p by 0.001 raises the loss by about 0.002, so we lower p. loss.backward()
 # computes the slopes of all parameters, together called the gradient, and adds each p's to p.grad.
 #
@@ -208,8 +208,8 @@ class BigramLanguageModel(nn.Module):
 # (Indeed, a = 3.001 gives a loss of about 1.004.) We could also find the slopes by nudging a, then
 # b, and so on, but that takes one computation of the loss per parameter. Going backward computes
 # what the slopes share, such as the slope of u, only once. So one pass gives all slopes, however
-# many there are. PyTorch has recorded every operation on the way to the loss, goes back through the
-# record, and multiplies the derivatives. If a parameter is used several times, its slopes from all
+# many there are. PyTorch records every operation on the way to the loss, then goes back through the
+# record and multiplies the derivatives. If a parameter is used several times, its slopes from all
 # uses are added up, just as the slope of p * p is p + p. (A row of our table is used each time that
 # its character occurs in x.)
 #
@@ -224,10 +224,10 @@ class BigramLanguageModel(nn.Module):
 
 # How far should p move? The simplest rule is p = p - learning_rate * slope. Using the whole text in
 # each step would be slow, so we use a random batch, with the same slopes on average. (Hence SGD:
-# stochastic, that is, random, gradient descent.) Our rate, 100, is large because slopes are small:
-# in a mean over 32 * 64 questions, each adds at most 1/2048 to a slope. If 20 use a row, a step
-# moves its scores by at most 100 * 20/2048, or about 1 (those of common characters, more). We lower
-# the rate step by step. Otherwise, each batch's quirks would keep jostling the parameters.
+# stochastic, or random, gradient descent.) Our rate, 100, is large because slopes are small: in a
+# mean over 32 * 64 questions, each adds at most 1/2048 to a slope. If 20 use a row, a step moves
+# its scores by at most 100 * 20/2048, or about 1 (those of common characters, more). We lower the
+# rate step by step. Otherwise, each batch's quirks would keep jostling the parameters.
 
 model = BigramLanguageModel().to(device)
 optimizer = torch.optim.SGD(model.parameters(), learning_rate)  # applies this rule
@@ -237,7 +237,7 @@ for step in range(max_iters):
     optimizer.param_groups[0]['lr'] = learning_rate * (1 - step / max_iters)  # for this step
     x, y = get_batch(train_data)
     logits, loss = model(x, y)  # how wrong is the model on this batch?
-    optimizer.zero_grad()  # forget the last gradient, or the new one would add to it
+    optimizer.zero_grad()  # forget the last gradient: backward() adds to it
     loss.backward()  # compute the new one
     optimizer.step()  # apply the rule
     if step % 200 == 0:
@@ -257,7 +257,7 @@ start = torch.tensor([[0]], device=device)  # character 0, the line break in mos
 print(decode_list(model.generate(start, max_new_tokens)[0, 1:].tolist()))
 
 # Now compare four models on both parts of the text. A pair found only in the validation text has a
-# count of 0, and -ln(0) is infinite. So we add 1 to all, which barely raises the training loss.
+# count of 0, and -ln(0) is infinite. So we add 1 to counts, which barely raises the training loss.
 singles = train_counts.sum(dim=0).expand(vocab_size, -1)  # ignores the context: all rows the same
 models = {
     'pure guessing': torch.ones(vocab_size, vocab_size),

@@ -168,7 +168,7 @@ class Head(nn.Module):
         result for t: 0.03 * (0, 1, 0) + 0.94 * (1, 0, 0) + 0.03 * (0, 1, 0) = (0.94, 0.06, 0)
 
     So t is told that a vowel came before it. (forward explains / sqrt(3) and softmax.) Why three
-    matrices? t seeks what it is not: if its key were its query, it would match itself (6 * 6). And
+    matrices? If keys were queries, t's key would be (0, 6, 0), too, and t would match itself. And
     what it is told is a kind of character, not a position.
 
     (Vaswani et al., "Attention Is All You Need", 2017)
@@ -189,12 +189,12 @@ class Head(nn.Module):
         k = self.key(x)  # (B, T, head_size)
         v = self.value(x)  # (B, T, head_size)
 
-        # The dot products of all queries with all keys, each a sum of n = head_size products, whose
-        # signs are random at first. So for two products, (a + b)**2 averages a**2 + b**2: 2*a*b
-        # cancels out. So the sum's square grows like n, and the size of the sum like sqrt(n). We
-        # divide by that, or large heads would start out with large scores. Where one score is far
-        # above the rest, softmax, below, gives it nearly all the weight, and nudging any score
-        # hardly moves the weights: slopes are near 0, so query and key learn little there.
+        # The dot products of all queries with all keys, each a sum of n = head_size products. Their
+        # signs are random at first, so they partly cancel. For two, (a + b)**2 is a**2 + b**2 on
+        # average, as 2*a*b cancels out. So the sum's square grows like n, and the sum's size like
+        # sqrt(n). We divide by that, or large heads would start with large scores. Where one score
+        # is far above the rest, softmax, below, gives it nearly all the weight, and nudging any
+        # score hardly moves the weights: slopes are near 0, so query and key learn little there.
         scores = q @ k.mT / math.sqrt(k.shape[-1])  # (B, T, T): a row per query (mT: transposed)
 
         # No looking ahead: a position must not see its answer. Each position then answers as if the
@@ -207,9 +207,9 @@ class Head(nn.Module):
         weights = F.softmax(scores, dim=-1)  # (B, T, T)
 
         # In training only, dropout sets some numbers to 0 at random and scales the others up, so
-        # that sums keep their size on average (Srivastava et al., 2014). Text known by rote is
-        # recognized by all its details: one lost, and the guess may fail. So training favors
-        # guesses that rest on several clues, none of them vital.
+        # that sums stay the same on average (Srivastava et al., 2014). A guess by rote may rest on
+        # every detail, some of which dropout spoils and new text lacks. So training favors guesses
+        # that rest on several clues, none of them vital.
         weights = self.dropout(weights)
 
         # Each character gets a weighted sum of the values.
@@ -243,11 +243,11 @@ class MultiHeadAttention(nn.Module):
 class FeedForward(nn.Module):
     """Each vector is transformed on its own: (B, T, C) -> (B, T, C).
 
-    A head averages values. An average adds clues up, but cannot demand two at once. Suppose a
-    vector holds a number h, which is 1 if the character is an "h" and 0 if not, and a number t,
-    which is 1 if the one before is a "t". The first layer and ReLU can compute max(0, h + t - 1),
-    which is 1 if both are 1 and 0 otherwise: it detects "th". The second layer turns what was
-    detected into new information, such as "expect an e".
+    A head averages values. Averaging adds clues up, but alone cannot demand both. Suppose a vector
+    holds a number h, which is 1 if the character is an "h" and 0 if not, and a number t, which is 1
+    if the one before is a "t". The first layer and ReLU can compute max(0, h + t - 1), which is 1
+    if both are 1 and 0 otherwise: it detects "th". The second layer turns what was detected into
+    new information, such as "expect an e".
     """
 
     def __init__(self, n_embd):
@@ -279,7 +279,7 @@ class Block(nn.Module):
     softmax may give nearly all the weight to one character. So each half, and also the last layer,
     reads x through a layer norm (Ba et al., 2016). It subtracts each vector's mean and divides by
     its standard deviation, then multiplies each of the C numbers by a parameter and adds another.
-    So training, not x, sets the scale.
+    So training, not x, sets center and scale.
     """
 
     def __init__(self, n_embd, n_head):
@@ -302,7 +302,7 @@ class GPTLanguageModel(nn.Module):
         super().__init__()
         # A head's weights come from the vectors, and an average does not depend on order. So
         # without positions, the first block would treat the t in "cat" and the one in "act" alike.
-        # (Later blocks get a hint: in "act", the a sees no c.) So we give each position a vector,
+        # (Later blocks get a hint: in "act", the a saw no c.) So we give each position a vector,
         # too, and add it to that of the character. Adding need not lose anything: training can
         # keep, say, half of the numbers for each. Then a key can encode a position, as in Head, and
         # a query can ask for it.
@@ -320,10 +320,10 @@ class GPTLanguageModel(nn.Module):
         self.apply(self.init_weights)  # on every part of the model
 
     def init_weights(self, module):
-        """Draw random matrices. (Heads that start alike get equal slopes and stay alike.)
+        """Draw random matrices. (With constant ones, all heads would stay alike.)
 
-        PyTorch's spread for embeddings, 1, would at first drown what the blocks add. With a spread
-        (std) of 1 / sqrt(C), sums of C products do not grow with C (see Head). Half of it did best.
+        PyTorch's spread (std) for embeddings, 1, at first outweighs what the blocks add. Sums of C
+        products grow like sqrt(C) (see Head), so we divide by that. Half that did best.
         """
         if isinstance(module, (nn.Linear, nn.Embedding)):
             nn.init.normal_(module.weight, std=0.5 / math.sqrt(n_embd))
@@ -379,7 +379,7 @@ def sample(model, length):
 #
 # In bigram.py, a parameter moves in proportion to its slope, so the rows of rare characters lag
 # behind. Here, typical slopes differ up to 200-fold between layers, and so would the moves. Adam
-# (Kingma & Ba, 2015) divides average slopes by their usual size, and AdamW (Loshchilov & Hutter,
+# (Kingma & Ba, 2015) divides the mean slope by its usual size, and AdamW (Loshchilov & Hutter,
 # 2019) adds the third line below. Each parameter p has two running averages. Let g be its slope:
 #
 #     mean   = 0.9 * mean + 0.1 * g           the slope, averaged over about 10 steps
@@ -394,25 +394,25 @@ def sample(model, length):
 # 0.1), and p moves about a twentieth as far, back and forth. So pushes that disagree mostly cancel.
 #
 # The third line, weight decay (weights: parameters), pulls every p a little toward 0. If most
-# batches push it away, it stays large. If only a few do, it drifts back: it likely fits quirks that
-# unseen text lacks.
+# batches push it back out, it stays large. If only a few do, it drifts back: it likely fits quirks
+# that unseen text lacks.
 
 
 def learning_rate_at(step):
     """The rate falls to 0 step by step, so that the parameters settle down.
 
     But first it ramps up, because early averages rest on few batches, whose quirks have not
-    canceled yet. At step 0, 0.1 * g / sqrt(0.01 * g**2) is 1 or -1: a full move for nearly every p.
+    canceled yet. At first, corrected, g / sqrt(g**2) is 1 or -1: a full move for nearly every p.
     """
     warmup = min(1.0, (step + 1) / (warmup_iters + 1))
     decay = 1 - step / max_iters
     return learning_rate * warmup * decay
 
 
-# If fast is True, autocast uses bfloat16 for matrix products, most of the work.
+# If enabled, autocast uses bfloat16 for matrix products, most of the work.
 if 'cuda' in device:
     fast = torch.cuda.is_bf16_supported(including_emulation=False)
-else:  # x86 only, and only PyTorch 2.11 and later, which can tell
+else:  # x86 only; before PyTorch 2.11, we cannot tell
     found = torch.cpu.get_capabilities() if hasattr(torch.cpu, 'get_capabilities') else {}
     fast = found.get('avx512_bf16', False)
 autocast = torch.autocast(torch.device(device).type, torch.bfloat16, enabled=bfloat16 and fast)
@@ -439,9 +439,9 @@ def learn(model, optimizer, step):
 def mean_loss(model, part):
     """The mean loss on a part of the text, cut into pieces of block_size characters.
 
-    So contexts range from 1 to block_size. (Of a long part, we take evenly spaced pieces.) If the
-    loss keeps falling on the training text but rises on the validation text, the model is
-    overfitting: it learns quirks of the training text.
+    So contexts range from 1 to block_size characters. (Of a long part, we take evenly spaced
+    pieces.) If the loss keeps falling on the training text but rises on the validation text, the
+    model is overfitting: it learns quirks of the training text.
     """
     model.eval()  # turns dropout off
     length = (len(part) - 1) // block_size * block_size
