@@ -98,11 +98,11 @@ def count_pairs(part):
 def mean_loss(probs, counts):
     """How badly does a table of probabilities predict the pairs that were counted?
 
-    Given the one before, a table gives each character but the first a probability. The product is
-    the text's probability: larger for a better table, but far too small for a float. Logarithms
-    turn it into a sum of terms that are at most 0. We want a number that is small for a good model,
-    whatever the length of the text, so the loss is the mean of -ln(probability). It is 0 for a
-    model that is always certain and right, -ln(1/65) = 4.17 for one that considers all 65
+    A table gives each character but the first a probability, given the one before. The product is
+    the probability of all these: larger for a better table, but far too small for a float.
+    Logarithms turn it into a sum of terms that are at most 0. We want a number that is small for a
+    good model, whatever the length of the text, so the loss is the mean of -ln(probability). It is
+    0 for a model that is always certain and right, -ln(1/65) = 4.17 for one that considers all 65
     characters equally likely, and infinite for one that gives a probability of 0 to what comes
     next, even once.
     """
@@ -117,11 +117,11 @@ counted = train_counts / train_counts.sum(dim=1, keepdim=True)  # a table: each 
 print('\nHow well can we guess?\n')
 print(f'Counting gives a training loss of {mean_loss(counted, train_counts):.4f}.')
 
-# No other table has a lower loss on the text that we counted. As each pair uses one row, each row
+# No other table has a lower loss on the text that we counted. Each pair uses one row, so each row
 # can be judged alone. Let c[j] be its counted probability of character j, and q[j] another table's.
-# We leave out each j with c[j] = 0, so the q[j] sum to at most 1. Since j comes next in a fraction
-# c[j] of the cases, the other row's loss is -sum(c * ln(q)), the counted row's -sum(c * ln(c)).
-# ln(x) <= x - 1, its tangent at 1, as ln bends down. With x = q / c, the first minus the second is
+# Leave out j with c[j] = 0 (no loss), so the q[j] sum to at most 1. Since j comes next in a
+# fraction c[j] of cases, the other loss is -sum(c * ln(q)), the counted row's -sum(c * ln(c)). As
+# ln bends down, it is at most its tangent at 1: ln(x) <= x - 1. For x = q / c, their difference is
 #
 #     -sum(c * ln(q / c)) >= -sum(c * (q / c - 1)) = sum(c) - sum(q) >= 0
 
@@ -196,7 +196,7 @@ class BigramLanguageModel(nn.Module):
 # To lower the loss, which way should each parameter p move? We need its slope (a derivative): how
 # fast the loss changes as p alone changes. (If all move a little, their effects add.) If the slope
 # is 2, then raising p by 0.001 raises the loss by about 0.002, so we lower p. loss.backward()
-# computes the slopes of all parameters, together called the gradient, and adds each p's to p.grad.
+# computes the slopes of all parameters, together called the gradient, and adds each to its p.grad.
 #
 # It applies the chain rule backward from the loss, and so also finds the slopes of all intermediate
 # results. For example, let a = 3 and b = 2. (Read the right column from the bottom up.)
@@ -209,9 +209,9 @@ class BigramLanguageModel(nn.Module):
 # b, and so on, but that takes one computation of the loss per parameter. Going backward computes
 # what the slopes share, such as the slope of u, only once. So one pass gives all slopes, however
 # many there are. PyTorch records every operation on the way to the loss, then goes back through the
-# record and multiplies the derivatives. If a parameter is used several times, its slopes from all
-# uses are added up, just as the slope of p * p is p + p. (A row of our table is used each time that
-# its character occurs in x.)
+# record and multiplies the derivatives. If a number is used several times, its slopes from all uses
+# are added up, just as the slope of p * p is p + p. (A row of our table is used each time that its
+# character occurs in x.)
 #
 # For our table, we can even work out the result. Let s be the scores in the row for one question:
 #
@@ -224,10 +224,10 @@ class BigramLanguageModel(nn.Module):
 
 # How far should p move? The simplest rule is p = p - learning_rate * slope. Using the whole text in
 # each step would be slow, so we use a random batch, with the same slopes on average. (Hence SGD:
-# stochastic, or random, gradient descent.) Our rate, 100, is large because slopes are small: in a
-# mean over 32 * 64 questions, each adds at most 1/2048 to a slope. If 20 use a row, a step moves
-# its scores by at most 100 * 20/2048, or about 1 (those of common characters, more). We lower the
-# rate step by step. Otherwise, each batch's quirks would keep jostling the parameters.
+# stochastic, or random, gradient descent.) Our rate, 100, is large because slopes are small: means
+# over 32 * 64 questions, each from -1 to 1, and 0 for other rows. If 20 use a row, a step moves its
+# scores by at most 100 * 20/2048, or about 1 (more if more use it). We lower the rate step by step.
+# Otherwise, each batch's quirks would keep jostling the parameters.
 
 model = BigramLanguageModel().to(device)
 optimizer = torch.optim.SGD(model.parameters(), learning_rate)  # applies this rule
@@ -247,7 +247,7 @@ scores = model.token_embedding.weight.detach().cpu()  # without the record for g
 learned = F.softmax(scores, dim=-1)  # the table of probabilities that the model has learned
 print(f'Learning gives a training loss of {mean_loss(learned, train_counts):.4f}.')
 
-# Learning works: without counting, we came close to the best table, above all in its common rows.
+# Learning works: without counting, we came close to the best table, above all in its busy rows.
 
 # ----------------------------------------------
 # What has it learned?
@@ -257,7 +257,7 @@ start = torch.tensor([[0]], device=device)  # character 0, the line break in mos
 print(decode_list(model.generate(start, max_new_tokens)[0, 1:].tolist()))
 
 # Now compare four models on both parts of the text. A pair found only in the validation text has a
-# count of 0, and -ln(0) is infinite. So we add 1 to counts, which barely raises the training loss.
+# count of 0, and -ln(0) is infinite. So we add 1 to each, which barely raises the training loss.
 singles = train_counts.sum(dim=0).expand(vocab_size, -1)  # ignores the context: all rows the same
 models = {
     'pure guessing': torch.ones(vocab_size, vocab_size),

@@ -40,7 +40,7 @@ n_layer = 2  # blocks of several layers
 dropout = 0.0  # share of numbers zeroed at random in training (for models that overfit)
 
 # training
-max_iters = 3200  # training steps (in all, about six times the training text)
+max_iters = 3200  # training steps (about six times through the text)
 batch_size = 32  # pieces of text per step
 learning_rate = 4e-3  # step size for a steady slope (see Training)
 warmup_iters = 100  # steps over which the learning rate ramps up
@@ -127,7 +127,7 @@ def get_batch(part):
 #
 # The guess is computed from the context, with parameters that all contexts share. First, every
 # character becomes a vector: n_embd numbers (an embedding) that say which character it is and where
-# it stands. (An index is only a label.) Then come the blocks. In each of them, every vector gathers
+# it stands. (Its number is only a label.) Then come the blocks. In each, every vector gathers
 # information from itself and the vectors before it (attention), and is then transformed on its own
 # (feed-forward). Finally, a layer turns each vector into scores, one per possible next character.
 #
@@ -169,7 +169,7 @@ class Head(nn.Module):
 
     So t is told that a vowel came before it. (forward explains / sqrt(3) and softmax.) Why three
     matrices? If keys were queries, t's key would be (0, 6, 0), too, and t would match itself. And
-    what it is told is a kind of character, not a position.
+    values are not keys: t is told a kind, not a position.
 
     (Vaswani et al., "Attention Is All You Need", 2017)
     """
@@ -189,12 +189,12 @@ class Head(nn.Module):
         k = self.key(x)  # (B, T, head_size)
         v = self.value(x)  # (B, T, head_size)
 
-        # The dot products of all queries with all keys, each a sum of n = head_size products. Their
-        # signs are random at first, so they partly cancel. For two, (a + b)**2 is a**2 + b**2 on
-        # average, as 2*a*b cancels out. So the sum's square grows like n, and the sum's size like
-        # sqrt(n). We divide by that, or large heads would start with large scores. Where one score
-        # is far above the rest, softmax, below, gives it nearly all the weight, and nudging any
-        # score hardly moves the weights: slopes are near 0, so query and key learn little there.
+        # The dot products of all queries with all keys, each a sum of n = head_size products, of
+        # random sign at first. They partly cancel: for two, (a + b)**2 is a**2 + b**2 on average,
+        # as 2*a*b is below 0 as often as above. So the sum's square grows like n, and the sum's
+        # size like sqrt(n). We divide by that, or large heads would start with large scores. If one
+        # score is far above the rest, softmax (below) gives it nearly all the weight, and nudging
+        # any score hardly moves the weights: slopes are near 0, so little is learned.
         scores = q @ k.mT / math.sqrt(k.shape[-1])  # (B, T, T): a row per query (mT: transposed)
 
         # No looking ahead: a position must not see its answer. Each position then answers as if the
@@ -207,9 +207,9 @@ class Head(nn.Module):
         weights = F.softmax(scores, dim=-1)  # (B, T, T)
 
         # In training only, dropout sets some numbers to 0 at random and scales the others up, so
-        # that sums stay the same on average (Srivastava et al., 2014). A guess by rote may rest on
-        # every detail, some of which dropout spoils and new text lacks. So training favors guesses
-        # that rest on several clues, none of them vital.
+        # that sums stay the same on average (Srivastava et al., 2014). A guess that needs every
+        # detail of a passage often fails then, as it would on new text. So training favors guesses
+        # from several clues, none of them vital.
         weights = self.dropout(weights)
 
         # Each character gets a weighted sum of the values.
@@ -243,7 +243,7 @@ class MultiHeadAttention(nn.Module):
 class FeedForward(nn.Module):
     """Each vector is transformed on its own: (B, T, C) -> (B, T, C).
 
-    A head averages values. Averaging adds clues up, but alone cannot demand both. Suppose a vector
+    A head averages values. That adds two clues up, but alone cannot require both. Suppose a vector
     holds a number h, which is 1 if the character is an "h" and 0 if not, and a number t, which is 1
     if the one before is a "t". The first layer and ReLU can compute max(0, h + t - 1), which is 1
     if both are 1 and 0 otherwise: it detects "th". The second layer turns what was detected into
@@ -279,7 +279,7 @@ class Block(nn.Module):
     softmax may give nearly all the weight to one character. So each half, and also the last layer,
     reads x through a layer norm (Ba et al., 2016). It subtracts each vector's mean and divides by
     its standard deviation, then multiplies each of the C numbers by a parameter and adds another.
-    So training, not x, sets center and scale.
+    So training, not x, sets mean and spread.
     """
 
     def __init__(self, n_embd, n_head):
@@ -311,7 +311,7 @@ class GPTLanguageModel(nn.Module):
 
         # Why several blocks? Suppose a piece contains "Wolmer" and, later, "Wol". In the first
         # block, the m can gather that an l came before it. In the second, its key can say "after an
-        # l" and its value "m". The last l's query can seek such keys, so it can predict an m (an
+        # l" and its value "m". The last l's query can seek such keys, so the l can predict m (an
         # induction head; Elhage et al., 2021). In a single block, the m's key is made before the m
         # has gathered anything.
         self.blocks = nn.Sequential(*[Block(n_embd, n_head) for _ in range(n_layer)])
@@ -320,10 +320,10 @@ class GPTLanguageModel(nn.Module):
         self.apply(self.init_weights)  # on every part of the model
 
     def init_weights(self, module):
-        """Draw random matrices. (With constant ones, all heads would stay alike.)
+        """Draw random matrices. (Were they constant, heads would stay alike.)
 
-        PyTorch's spread (std) for embeddings, 1, at first outweighs what the blocks add. Sums of C
-        products grow like sqrt(C) (see Head), so we divide by that. Half that did best.
+        A layer's sums of C products grow like sqrt(C) (see Head), so a spread (std) of 1 / sqrt(C)
+        suits it. Half of it did best. Larger embeddings would at first outweigh what blocks add.
         """
         if isinstance(module, (nn.Linear, nn.Embedding)):
             nn.init.normal_(module.weight, std=0.5 / math.sqrt(n_embd))
@@ -388,31 +388,32 @@ def sample(model, length):
 #     p = p - learning_rate * mean / sqrt(square)
 #
 # (Two details are left out: both averages are corrected for starting at 0, and 1e-8 is added to the
-# root, so tiny slopes count less.) If g is always 2, the mean becomes 2 and the square 4, so p
-# moves by learning_rate in each step. If g is always 0.002, p moves just as far. But if g
-# alternates between 2 and -2, the mean swings between 0.1 and -0.1 (0.9 * -0.1 + 0.1 * 2 is about
-# 0.1), and p moves about a twentieth as far, back and forth. So pushes that disagree mostly cancel.
+# root, so slopes as tiny as Block's count less.) If g is always 2, the mean becomes 2 and the
+# square 4, so p moves by learning_rate in each step. If g is always 0.002, p moves just as far. But
+# if g alternates between 2 and -2, the mean swings between 0.1 and -0.1 (0.9 * -0.1 + 0.1 * 2 is
+# about 0.1), and p moves about a twentieth as far, back and forth. So disagreeing pushes mostly
+# cancel.
 #
 # The third line, weight decay (weights: parameters), pulls every p a little toward 0. If most
-# batches push it back out, it stays large. If only a few do, it drifts back: it likely fits quirks
-# that unseen text lacks.
+# batches push it back out, it stays large. If few do, it shrinks: it may well fit quirks that
+# unseen text lacks.
 
 
 def learning_rate_at(step):
     """The rate falls to 0 step by step, so that the parameters settle down.
 
     But first it ramps up, because early averages rest on few batches, whose quirks have not
-    canceled yet. At first, corrected, g / sqrt(g**2) is 1 or -1: a full move for nearly every p.
+    canceled yet. In step 0, mean / sqrt(square) is g / sqrt(g**2), 1 or -1: a full move.
     """
     warmup = min(1.0, (step + 1) / (warmup_iters + 1))
     decay = 1 - step / max_iters
     return learning_rate * warmup * decay
 
 
-# If enabled, autocast uses bfloat16 for matrix products, most of the work.
+# If enabled, autocast uses bfloat16 for most of the work: matrix products.
 if 'cuda' in device:
     fast = torch.cuda.is_bf16_supported(including_emulation=False)
-else:  # x86 only; before PyTorch 2.11, we cannot tell
+else:  # we can tell only on x86, from PyTorch 2.11 on
     found = torch.cpu.get_capabilities() if hasattr(torch.cpu, 'get_capabilities') else {}
     fast = found.get('avx512_bf16', False)
 autocast = torch.autocast(torch.device(device).type, torch.bfloat16, enabled=bfloat16 and fast)
