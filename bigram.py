@@ -17,7 +17,7 @@ from torch.nn import functional as F  # functions like softmax (see below)
 # ----------------------------------------------
 # Hyperparameters
 #
-# These are the settings (parameters are what a model learns). Skim the list.
+# These are settings that we choose. (A model learns its parameters.) Skim the list.
 
 block_size = 64  # characters in a piece of text
 batch_size = 32  # pieces of text per training step (together, they are a batch)
@@ -98,8 +98,8 @@ def count_pairs(part):
 def mean_loss(probs, counts):
     """How badly does a table of probabilities predict the pairs that were counted?
 
-    A table gives each character but the first a probability, given the one before. The product is
-    the probability of all these: larger for a better table, but far too small for a float.
+    A table gives each character but the first a probability, given the one before. Their product is
+    the probability of all of them: larger for a better table, but far too small for a float.
     Logarithms turn it into a sum of terms that are at most 0. We want a number that is small for a
     good model, whatever the length of the text, so the loss is the mean of -ln(probability). It is
     0 for a model that is always certain and right, -ln(1/65) = 4.17 for one that considers all 65
@@ -119,9 +119,9 @@ print(f'Counting gives a training loss of {mean_loss(counted, train_counts):.4f}
 
 # No other table has a lower loss on the text that we counted. Each pair uses one row, so each row
 # can be judged alone. Let c[j] be its counted probability of character j, and q[j] another table's.
-# Leave out j with c[j] = 0 (no loss), so the q[j] sum to at most 1. Since j comes next in a
+# Leave out any j with c[j] = 0 (no loss). Then the q[j] sum to at most 1. Since j comes next in a
 # fraction c[j] of cases, the other loss is -sum(c * ln(q)), the counted row's -sum(c * ln(c)). As
-# ln bends down, it is at most its tangent at 1: ln(x) <= x - 1. For x = q / c, their difference is
+# ln bends down, it is at most its tangent at 1: ln(x) <= x - 1. At x = q / c, the losses differ by
 #
 #     -sum(c * ln(q / c)) >= -sum(c * (q / c - 1)) = sum(c) - sum(q) >= 0
 
@@ -131,10 +131,10 @@ print(f'Counting gives a training loss of {mean_loss(counted, train_counts):.4f}
 # There are 65 contexts of one character, but 65**64 contexts of 64. Almost none of those ever
 # occur, so a row for each is hopeless, however we fill it. That is why gpt.py computes its guess
 # with a formula in which all contexts share a few hundred thousand numbers, its parameters. So
-# improving the guess after "the ca" also changes it after "a ca", often for the better, even if
-# that has never occurred. But there is nothing we could count to find the value of such a
-# parameter. It has to be learned: start with random numbers, and improve them step by step. Here,
-# we practice on a table, because we already know the best one.
+# improving the guess after "the ca" also changes it after "a ca", often for the better, even if the
+# latter never occurred. But there is nothing we could count to find the values of parameters. They
+# must be learned: start with random numbers, and improve them step by step. Here, we practice on a
+# table, because we already know the best one.
 
 
 def get_batch(part):
@@ -169,7 +169,7 @@ class BigramLanguageModel(nn.Module):
 
         idx, targets (B, T) -> logits (B, T, vocab_size), loss (None without targets)
 
-        F.cross_entropy applies softmax and computes the loss from above, the mean of
+        F.cross_entropy applies softmax and computes the same loss as above, the mean of
         -ln(probability of the target). We give it all B * T questions as one list, merging the
         first two dimensions.
         """
@@ -217,6 +217,7 @@ class BigramLanguageModel(nn.Module):
 #
 #     loss          = -ln(exp(s[target]) / sum(exp(s))) = ln(sum(exp(s))) - s[target]
 #     slope of s[j] = exp(s[j]) / sum(exp(s)) - (1 if j is the target, otherwise 0)
+#
 # The quotient is the probability of j. Averaged over all training questions that use this row, the
 # slope is the probability of j minus the fraction of times that j came next. Where the model
 # overrates j, the slope is positive, and s[j] should be lowered. The slope is 0 only where the two
@@ -225,8 +226,8 @@ class BigramLanguageModel(nn.Module):
 # How far should p move? The simplest rule is p = p - learning_rate * slope. Using the whole text in
 # each step would be slow, so we use a random batch, with the same slopes on average. (Hence SGD:
 # stochastic, or random, gradient descent.) Our rate, 100, is large because slopes are small: means
-# over 32 * 64 questions, each from -1 to 1, and 0 for other rows. If 20 use a row, a step moves its
-# scores by at most 100 * 20/2048, or about 1 (more if more use it). We lower the rate step by step.
+# over 32 * 64 questions. Each gives -1 to 1 if it uses the row, otherwise 0. If 20 do, a step moves
+# its scores by at most 100 * 20/2048, or about 1 (more if more do). We lower the rate step by step.
 # Otherwise, each batch's quirks would keep jostling the parameters.
 
 model = BigramLanguageModel().to(device)
@@ -256,8 +257,8 @@ print('\nThe model writes:\n')
 start = torch.tensor([[0]], device=device)  # character 0, the line break in most texts
 print(decode_list(model.generate(start, max_new_tokens)[0, 1:].tolist()))
 
-# Now compare four models on both parts of the text. A pair found only in the validation text has a
-# count of 0, and -ln(0) is infinite. So we add 1 to each, which barely raises the training loss.
+# Now compare four models on both parts of the text. A pair only in the validation text has a count
+# of 0, and -ln(0) is infinite. So we add 1 to each count, which barely raises the training loss.
 singles = train_counts.sum(dim=0).expand(vocab_size, -1)  # ignores the context: all rows the same
 models = {
     'pure guessing': torch.ones(vocab_size, vocab_size),

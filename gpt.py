@@ -11,7 +11,7 @@ file from top to bottom.
 
 GPT stands for generative pre-trained transformer (after Radford et al., 2018): it generates text,
 and it learns from plain text before any training for a task, such as answering questions. A
-transformer stacks layers (functions, most with parameters). The main one is attention: here, each
+transformer stacks layers (functions, most with parameters). At its heart is attention: here, each
 character gathers information from itself and earlier ones. We follow Andrej Karpathy's lecture
 "Let's build GPT."
 """
@@ -168,8 +168,8 @@ class Head(nn.Module):
         result for t: 0.03 * (0, 1, 0) + 0.94 * (1, 0, 0) + 0.03 * (0, 1, 0) = (0.94, 0.06, 0)
 
     So t is told that a vowel came before it. (forward explains / sqrt(3) and softmax.) Why three
-    matrices? If keys were queries, t's key would be (0, 6, 0), too, and t would match itself. And
-    values are not keys: t is told a kind, not a position.
+    matrices? If one matrix made both, t's key would be (0, 6, 0), too, and t would match itself.
+    And values are not keys: t is told a kind, not a position.
 
     (Vaswani et al., "Attention Is All You Need", 2017)
     """
@@ -189,17 +189,17 @@ class Head(nn.Module):
         k = self.key(x)  # (B, T, head_size)
         v = self.value(x)  # (B, T, head_size)
 
-        # The dot products of all queries with all keys, each a sum of n = head_size products, of
-        # random sign at first. They partly cancel: for two, (a + b)**2 is a**2 + b**2 on average,
-        # as 2*a*b is below 0 as often as above. So the sum's square grows like n, and the sum's
-        # size like sqrt(n). We divide by that, or large heads would start with large scores. If one
-        # score is far above the rest, softmax (below) gives it nearly all the weight, and nudging
-        # any score hardly moves the weights: slopes are near 0, so little is learned.
+        # A query's dot product with a key is a sum of n = head_size products. Their signs are
+        # random at first, so they partly cancel: for two, (a + b)**2 is a**2 + b**2 on average, as
+        # 2*a*b averages 0. So the sum's square grows like n, and the sum's size like sqrt(n). We
+        # divide by that, or large heads would start with large scores. If one score is far above
+        # the rest, softmax (below) gives it nearly all the weight, and nudging any score hardly
+        # moves the weights: slopes are near 0, so little is learned.
         scores = q @ k.mT / math.sqrt(k.shape[-1])  # (B, T, T): a row per query (mT: transposed)
 
         # No looking ahead: a position must not see its answer. Each position then answers as if the
-        # piece ended there, so one pass answers all the questions in it. Scores above the diagonal
-        # (triu: upper triangle) become -inf, and their weights 0.
+        # piece ended there, so one pass answers all of a piece's questions. Scores above the
+        # diagonal (triu: upper triangle) become -inf, and their weights 0.
         later = torch.ones(T, T, dtype=torch.bool, device=x.device).triu(diagonal=1)  # (T, T)
         scores = scores.masked_fill(later, float('-inf'))
 
@@ -243,7 +243,7 @@ class MultiHeadAttention(nn.Module):
 class FeedForward(nn.Module):
     """Each vector is transformed on its own: (B, T, C) -> (B, T, C).
 
-    A head averages values. That adds two clues up, but alone cannot require both. Suppose a vector
+    A head averages values. An average can combine two clues but not require both. Suppose a vector
     holds a number h, which is 1 if the character is an "h" and 0 if not, and a number t, which is 1
     if the one before is a "t". The first layer and ReLU can compute max(0, h + t - 1), which is 1
     if both are 1 and 0 otherwise: it detects "th". The second layer turns what was detected into
@@ -279,7 +279,7 @@ class Block(nn.Module):
     softmax may give nearly all the weight to one character. So each half, and also the last layer,
     reads x through a layer norm (Ba et al., 2016). It subtracts each vector's mean and divides by
     its standard deviation, then multiplies each of the C numbers by a parameter and adds another.
-    So training, not x, sets mean and spread.
+    So x's mean and spread do not get through.
     """
 
     def __init__(self, n_embd, n_head):
@@ -302,15 +302,15 @@ class GPTLanguageModel(nn.Module):
         super().__init__()
         # A head's weights come from the vectors, and an average does not depend on order. So
         # without positions, the first block would treat the t in "cat" and the one in "act" alike.
-        # (Later blocks get a hint: in "act", the a saw no c.) So we give each position a vector,
-        # too, and add it to that of the character. Adding need not lose anything: training can
-        # keep, say, half of the numbers for each. Then a key can encode a position, as in Head, and
-        # a query can ask for it.
+        # (Later blocks get a hint: in "cat", the a saw a c.) So we give each position a vector,
+        # too, and add it to the character's. Adding need not lose anything: training can reserve,
+        # say, half the numbers for each. Then a key can encode a position, as in Head, and a query
+        # can ask for it.
         self.token_embedding_table = nn.Embedding(vocab_size, n_embd)
         self.position_embedding_table = nn.Embedding(block_size, n_embd)
 
         # Why several blocks? Suppose a piece contains "Wolmer" and, later, "Wol". In the first
-        # block, the m can gather that an l came before it. In the second, its key can say "after an
+        # block, the m can gather that an l came before it. In the second, m's key can say "after an
         # l" and its value "m". The last l's query can seek such keys, so the l can predict m (an
         # induction head; Elhage et al., 2021). In a single block, the m's key is made before the m
         # has gathered anything.
@@ -320,10 +320,10 @@ class GPTLanguageModel(nn.Module):
         self.apply(self.init_weights)  # on every part of the model
 
     def init_weights(self, module):
-        """Draw random matrices. (Were they constant, heads would stay alike.)
+        """Draw random matrices. (Equal numbers would give all heads equal slopes.)
 
-        A layer's sums of C products grow like sqrt(C) (see Head), so a spread (std) of 1 / sqrt(C)
-        suits it. Half of it did best. Larger embeddings would at first outweigh what blocks add.
+        Sums of C products grow like sqrt(C) (see Head). A spread (std) of 1 / sqrt(C) undoes that;
+        in trials, half did best. Larger embeddings would at first outweigh what blocks add.
         """
         if isinstance(module, (nn.Linear, nn.Embedding)):
             nn.init.normal_(module.weight, std=0.5 / math.sqrt(n_embd))
@@ -354,7 +354,7 @@ class GPTLanguageModel(nn.Module):
             logits = logits[:, -1]  # (B, vocab_size): what may come after the last one?
 
             # A temperature below 1 widens the gaps between the logits: fewer slips, less variety.
-            # Then draw at random, as in bigram.py.
+            # We draw at random, as in bigram.py.
             probs = F.softmax(logits / temperature, dim=-1)  # (B, vocab_size)
             idx_next = torch.multinomial(probs, num_samples=1, generator=generator)  # (B, 1)
             idx = torch.cat((idx, idx_next), dim=1)  # (B, T + 1)
@@ -376,27 +376,25 @@ def sample(model, length):
 # Training
 #
 # Again and again: show the model some text, measure the loss, and move the parameters to lower it.
-#
-# In bigram.py, a parameter moves in proportion to its slope, so the rows of rare characters lag
-# behind. Here, typical slopes differ up to 200-fold between layers, and so would the moves. Adam
-# (Kingma & Ba, 2015) divides the mean slope by its usual size, and AdamW (Loshchilov & Hutter,
-# 2019) adds the third line below. Each parameter p has two running averages. Let g be its slope:
+# In bigram.py, moves are in proportion to slopes, so the rows of rare characters lag behind. Here,
+# typical slopes differ up to 200-fold between layers, and so would the moves: some would lag
+# behind. Adam (Kingma & Ba, 2015) divides a slope's mean by its usual size, and AdamW (Loshchilov &
+# Hutter, 2019) adds the third line below. Each parameter p has two running averages. Let g be its
+# slope:
 #
 #     mean   = 0.9 * mean + 0.1 * g           the slope, averaged over about 10 steps
 #     square = 0.99 * square + 0.01 * g**2    its average square, over about 100
 #     p = p - learning_rate * weight_decay * p
 #     p = p - learning_rate * mean / sqrt(square)
+# (Left out: both averages are corrected for starting at 0, and 1e-8 is added to the root, so slopes
+# shrunk as in Block's example hardly count.) If g is always 2, the mean becomes 2 and the square 4,
+# so p moves by learning_rate in each step. If g is always 0.002, p moves just as far. But if g
+# alternates between 2 and -2, the mean swings between 0.1 and -0.1 (0.9 * -0.1 + 0.1 * 2 is about
+# 0.1), and p moves about a twentieth as far, back and forth. So disagreeing pushes mostly cancel.
 #
-# (Two details are left out: both averages are corrected for starting at 0, and 1e-8 is added to the
-# root, so slopes as tiny as Block's count less.) If g is always 2, the mean becomes 2 and the
-# square 4, so p moves by learning_rate in each step. If g is always 0.002, p moves just as far. But
-# if g alternates between 2 and -2, the mean swings between 0.1 and -0.1 (0.9 * -0.1 + 0.1 * 2 is
-# about 0.1), and p moves about a twentieth as far, back and forth. So disagreeing pushes mostly
-# cancel.
-#
-# The third line, weight decay (weights: parameters), pulls every p a little toward 0. If most
-# batches push it back out, it stays large. If few do, it shrinks: it may well fit quirks that
-# unseen text lacks.
+# The third line, weight decay (weights are parameters), pulls every p a little toward 0. If most
+# batches push it back out, it stays large. If few do, it shrinks. Such a p may fit quirks that new
+# text lacks.
 
 
 def learning_rate_at(step):
@@ -413,7 +411,7 @@ def learning_rate_at(step):
 # If enabled, autocast uses bfloat16 for most of the work: matrix products.
 if 'cuda' in device:
     fast = torch.cuda.is_bf16_supported(including_emulation=False)
-else:  # we can tell only on x86, from PyTorch 2.11 on
+else:  # only x86 tells, from PyTorch 2.11 on
     found = torch.cpu.get_capabilities() if hasattr(torch.cpu, 'get_capabilities') else {}
     fast = found.get('avx512_bf16', False)
 autocast = torch.autocast(torch.device(device).type, torch.bfloat16, enabled=bfloat16 and fast)
@@ -463,7 +461,8 @@ def mean_loss(model, part):
 # What does it take to continue a run as if it had never stopped? The parameters, of course. But the
 # next step also depends on the optimizer's averages, on the step number (which sets the learning
 # rate), and on the random generator (which picks the batch). Each evaluation after the first saves
-# all this in one file, a checkpoint. (Not saved: a GPU's own generator, which dropout uses.)
+# all this in one file, a checkpoint. (Not saved: a GPU's own generator, which dropout uses.) You
+# may skim this section on a first reading.
 
 checkpoint = folder / checkpoint_path
 assert checkpoint.suffix == '.pt', f'{checkpoint_path=} must end in .pt'
