@@ -119,9 +119,9 @@ print(f'Counting gives a training loss of {mean_loss(counted, train_counts):.4f}
 
 # No other table has a lower loss on the text that we counted. Each pair uses one row, so each row
 # can be judged alone. Let c[j] be its counted probability of character j, and q[j] another table's.
-# Leave out any j with c[j] = 0 (no loss). Then the q[j] sum to at most 1. Since j comes next in a
-# fraction c[j] of cases, the other loss is -sum(c * ln(q)), the counted row's -sum(c * ln(c)). As
-# ln bends down, it is at most its tangent at 1: ln(x) <= x - 1. At x = q / c, the losses differ by
+# Leave out any j with c[j] = 0: it adds no loss. The c[j] still sum to 1, the q[j] to at most 1. As
+# j comes next in a fraction c[j] of cases, the losses are -sum(c * ln(c)) and -sum(c * ln(q)). ln
+# bends down, so ln(x) <= x - 1, its tangent at 1. With x = q / c, the second minus the first is
 #
 #     -sum(c * ln(q / c)) >= -sum(c * (q / c - 1)) = sum(c) - sum(q) >= 0
 
@@ -132,9 +132,9 @@ print(f'Counting gives a training loss of {mean_loss(counted, train_counts):.4f}
 # occur, so a row for each is hopeless, however we fill it. That is why gpt.py computes its guess
 # with a formula in which all contexts share a few hundred thousand numbers, its parameters. So
 # improving the guess after "the ca" also changes it after "a ca", often for the better, even if the
-# latter never occurred. But there is nothing we could count to find the values of parameters. They
-# must be learned: start with random numbers, and improve them step by step. Here, we practice on a
-# table, because we already know the best one.
+# latter never occurred. But there is nothing we could count to find these values. They must be
+# learned: start with random numbers, and improve them step by step. Here, we practice on a table,
+# because we already know the best one.
 
 
 def get_batch(part):
@@ -182,7 +182,7 @@ class BigramLanguageModel(nn.Module):
     def generate(self, idx, max_new_tokens):
         """Continue the pieces: idx (B, T) -> (B, T + max_new_tokens)."""
         for _ in range(max_new_tokens):
-            logits, _ = self(idx[:, -1:])  # forward(), with the last character of each piece
+            logits, _ = self(idx[:, -1:])  # on the last character: (B, 1, vocab_size)
             probs = F.softmax(logits[:, -1], dim=-1)  # (B, vocab_size)
             # Draw with these probabilities. (Always picking the likeliest would go in circles.)
             idx_next = torch.multinomial(probs, num_samples=1)  # (B, 1)
@@ -196,7 +196,7 @@ class BigramLanguageModel(nn.Module):
 # To lower the loss, which way should each parameter p move? We need its slope (a derivative): how
 # fast the loss changes as p alone changes. (If all move a little, their effects add.) If the slope
 # is 2, then raising p by 0.001 raises the loss by about 0.002, so we lower p. loss.backward()
-# computes the slopes of all parameters, together called the gradient, and adds each to its p.grad.
+# computes the slopes of all parameters, together called the gradient, and adds p's to p.grad.
 #
 # It applies the chain rule backward from the loss, and so also finds the slopes of all intermediate
 # results. For example, let a = 3 and b = 2. (Read the right column from the bottom up.)
@@ -210,7 +210,7 @@ class BigramLanguageModel(nn.Module):
 # what the slopes share, such as the slope of u, only once. So one pass gives all slopes, however
 # many there are. PyTorch records every operation on the way to the loss, then goes back through the
 # record and multiplies the derivatives. If a number is used several times, its slopes from all uses
-# are added up, just as the slope of p * p is p + p. (A row of our table is used each time that its
+# are added up, just as the slope of p * p is p + p. (A row of our table is used each time its
 # character occurs in x.)
 #
 # For our table, we can even work out the result. Let s be the scores in the row for one question:
@@ -225,10 +225,11 @@ class BigramLanguageModel(nn.Module):
 
 # How far should p move? The simplest rule is p = p - learning_rate * slope. Using the whole text in
 # each step would be slow, so we use a random batch, with the same slopes on average. (Hence SGD:
-# stochastic, or random, gradient descent.) Our rate, 100, is large because slopes are small: means
-# over 32 * 64 questions. Each gives -1 to 1 if it uses the row, otherwise 0. If 20 do, a step moves
-# its scores by at most 100 * 20/2048, or about 1 (more if more do). We lower the rate step by step.
-# Otherwise, each batch's quirks would keep jostling the parameters.
+# stochastic, or random, gradient descent.) Too large a rate overshoots, since slopes change on the
+# way. Ours, 100, only looks large, because slopes are means over 32 * 64 questions, and those that
+# use other rows give 0. If 20 use this row, each gives -1 to 1, so a score moves by at most 100 *
+# 20/2048, or about 1. We lower the rate step by step. Otherwise, each batch's quirks would keep
+# jostling the parameters.
 
 model = BigramLanguageModel().to(device)
 optimizer = torch.optim.SGD(model.parameters(), learning_rate)  # applies this rule

@@ -37,7 +37,7 @@ block_size = 64  # the longest context, in characters
 n_embd = 128  # how many numbers describe each character
 n_head = 2  # attention heads per block
 n_layer = 2  # blocks of several layers
-dropout = 0.0  # share of numbers zeroed at random in training (for models that overfit)
+dropout = 0.0  # share of numbers zeroed at random in training (against memorizing)
 
 # training
 max_iters = 3200  # training steps (about six times through the text)
@@ -168,8 +168,8 @@ class Head(nn.Module):
         result for t: 0.03 * (0, 1, 0) + 0.94 * (1, 0, 0) + 0.03 * (0, 1, 0) = (0.94, 0.06, 0)
 
     So t is told that a vowel came before it. (forward explains / sqrt(3) and softmax.) Why three
-    matrices? If one matrix made both, t's key would be (0, 6, 0), too, and t would match itself.
-    And values are not keys: t is told a kind, not a position.
+    matrices? If keys used the query matrix, t's would be (0, 6, 0), too: t would match itself. And
+    values are not keys: t is told a kind, not a position.
 
     (Vaswani et al., "Attention Is All You Need", 2017)
     """
@@ -194,7 +194,7 @@ class Head(nn.Module):
         # 2*a*b averages 0. So the sum's square grows like n, and the sum's size like sqrt(n). We
         # divide by that, or large heads would start with large scores. If one score is far above
         # the rest, softmax (below) gives it nearly all the weight, and nudging any score hardly
-        # moves the weights: slopes are near 0, so little is learned.
+        # moves the weights: queries and keys learn next to nothing.
         scores = q @ k.mT / math.sqrt(k.shape[-1])  # (B, T, T): a row per query (mT: transposed)
 
         # No looking ahead: a position must not see its answer. Each position then answers as if the
@@ -208,8 +208,8 @@ class Head(nn.Module):
 
         # In training only, dropout sets some numbers to 0 at random and scales the others up, so
         # that sums stay the same on average (Srivastava et al., 2014). A guess that needs every
-        # detail of a passage often fails then, as it would on new text. So training favors guesses
-        # from several clues, none of them vital.
+        # detail of a memorized passage often fails then, as on new text, where some differ. So
+        # training favors guesses from several clues, none of them vital.
         weights = self.dropout(weights)
 
         # Each character gets a weighted sum of the values.
@@ -243,11 +243,11 @@ class MultiHeadAttention(nn.Module):
 class FeedForward(nn.Module):
     """Each vector is transformed on its own: (B, T, C) -> (B, T, C).
 
-    A head averages values. An average can combine two clues but not require both. Suppose a vector
-    holds a number h, which is 1 if the character is an "h" and 0 if not, and a number t, which is 1
-    if the one before is a "t". The first layer and ReLU can compute max(0, h + t - 1), which is 1
-    if both are 1 and 0 otherwise: it detects "th". The second layer turns what was detected into
-    new information, such as "expect an e".
+    With given weights, a head can add up two clues but not require both. Suppose a vector holds a
+    number h, which is 1 if the character is an "h" and 0 if not, and a number t, which is 1 if the
+    one before is a "t". The first layer and ReLU can compute max(0, h + t - 1), which is 1 if both
+    are 1 and 0 otherwise: it detects "th". The second layer turns what was detected into new
+    information, such as "expect an e".
     """
 
     def __init__(self, n_embd):
@@ -278,8 +278,8 @@ class Block(nn.Module):
     For example, if they double, so do queries and keys. The scores become four times as large, and
     softmax may give nearly all the weight to one character. So each half, and also the last layer,
     reads x through a layer norm (Ba et al., 2016). It subtracts each vector's mean and divides by
-    its standard deviation, then multiplies each of the C numbers by a parameter and adds another.
-    So x's mean and spread do not get through.
+    its standard deviation, so neither gets through. Then it multiplies each number by a parameter
+    and adds another, so training picks the scale.
     """
 
     def __init__(self, n_embd, n_head):
@@ -302,16 +302,16 @@ class GPTLanguageModel(nn.Module):
         super().__init__()
         # A head's weights come from the vectors, and an average does not depend on order. So
         # without positions, the first block would treat the t in "cat" and the one in "act" alike.
-        # (Later blocks get a hint: in "cat", the a saw a c.) So we give each position a vector,
+        # (Later blocks get a hint: only in "cat" did a see c.) So we give each position a vector,
         # too, and add it to the character's. Adding need not lose anything: training can reserve,
         # say, half the numbers for each. Then a key can encode a position, as in Head, and a query
         # can ask for it.
         self.token_embedding_table = nn.Embedding(vocab_size, n_embd)
         self.position_embedding_table = nn.Embedding(block_size, n_embd)
 
-        # Why several blocks? Suppose a piece contains "Wolmer" and, later, "Wol". In the first
+        # Why several blocks? Suppose a piece has the name "Wolmer" and ends in "Wol". In the first
         # block, the m can gather that an l came before it. In the second, m's key can say "after an
-        # l" and its value "m". The last l's query can seek such keys, so the l can predict m (an
+        # l" and its value "m". The final l's query can seek such keys, so the l can predict m (an
         # induction head; Elhage et al., 2021). In a single block, the m's key is made before the m
         # has gathered anything.
         self.blocks = nn.Sequential(*[Block(n_embd, n_head) for _ in range(n_layer)])
@@ -320,10 +320,10 @@ class GPTLanguageModel(nn.Module):
         self.apply(self.init_weights)  # on every part of the model
 
     def init_weights(self, module):
-        """Draw random matrices. (Equal numbers would give all heads equal slopes.)
+        """Draw random matrices. (Were all numbers equal, all heads would stay equal.)
 
         Sums of C products grow like sqrt(C) (see Head). A spread (std) of 1 / sqrt(C) undoes that;
-        in trials, half did best. Larger embeddings would at first outweigh what blocks add.
+        in trials, half did best. Embeddings get it, too, or they would outweigh the blocks.
         """
         if isinstance(module, (nn.Linear, nn.Embedding)):
             nn.init.normal_(module.weight, std=0.5 / math.sqrt(n_embd))
@@ -376,42 +376,41 @@ def sample(model, length):
 # Training
 #
 # Again and again: show the model some text, measure the loss, and move the parameters to lower it.
-# In bigram.py, moves are in proportion to slopes, so the rows of rare characters lag behind. Here,
-# typical slopes differ up to 200-fold between layers, and so would the moves: some would lag
-# behind. Adam (Kingma & Ba, 2015) divides a slope's mean by its usual size, and AdamW (Loshchilov &
-# Hutter, 2019) adds the third line below. Each parameter p has two running averages. Let g be its
-# slope:
+# In bigram.py, moves are proportional to slopes, so the rows of rare characters lag behind. Here,
+# typical slopes differ up to 200-fold between layers, so whole layers would. Adam (Kingma & Ba,
+# 2015) divides a slope's mean by its usual size, and AdamW (Loshchilov & Hutter, 2019) adds the
+# third line below. Each parameter p, with slope g, has two running averages:
 #
 #     mean   = 0.9 * mean + 0.1 * g           the slope, averaged over about 10 steps
 #     square = 0.99 * square + 0.01 * g**2    its average square, over about 100
 #     p = p - learning_rate * weight_decay * p
 #     p = p - learning_rate * mean / sqrt(square)
-# (Left out: both averages are corrected for starting at 0, and 1e-8 is added to the root, so slopes
-# shrunk as in Block's example hardly count.) If g is always 2, the mean becomes 2 and the square 4,
-# so p moves by learning_rate in each step. If g is always 0.002, p moves just as far. But if g
-# alternates between 2 and -2, the mean swings between 0.1 and -0.1 (0.9 * -0.1 + 0.1 * 2 is about
-# 0.1), and p moves about a twentieth as far, back and forth. So disagreeing pushes mostly cancel.
 #
-# The third line, weight decay (weights are parameters), pulls every p a little toward 0. If most
-# batches push it back out, it stays large. If few do, it shrinks. Such a p may fit quirks that new
-# text lacks.
+# If g is always 2, the mean becomes 2 and the square 4, so p moves by learning_rate in each step.
+# If g is always 0.002, p moves just as far. But if g alternates between 2 and -2, the mean swings
+# between 0.1 and -0.1 (0.9 * -0.1 + 0.1 * 2 is about 0.1), and p moves about a twentieth as far,
+# back and forth. So disagreeing pushes mostly cancel. (Left out: both averages are corrected for
+# starting at 0, and 1e-8 is added to the root. So slopes far below 1e-8 hardly move p.)
+#
+# The third line, weight decay (weights are parameters), pulls every p a little toward 0. If slopes
+# agree in pushing back, it stays large. If not, it shrinks: it may fit quirks that new text lacks.
 
 
 def learning_rate_at(step):
     """The rate falls to 0 step by step, so that the parameters settle down.
 
     But first it ramps up, because early averages rest on few batches, whose quirks have not
-    canceled yet. In step 0, mean / sqrt(square) is g / sqrt(g**2), 1 or -1: a full move.
+    canceled yet. In step 0, their ratio is 0.1 * g / sqrt(0.01 * g**2), 1 or -1: a full move.
     """
     warmup = min(1.0, (step + 1) / (warmup_iters + 1))
     decay = 1 - step / max_iters
     return learning_rate * warmup * decay
 
 
-# If enabled, autocast uses bfloat16 for most of the work: matrix products.
+# If wanted and fast, autocast uses bfloat16 for most of the work: matrix products.
 if 'cuda' in device:
     fast = torch.cuda.is_bf16_supported(including_emulation=False)
-else:  # only x86 tells, from PyTorch 2.11 on
+else:  # asked on x86, from PyTorch 2.11 on
     found = torch.cpu.get_capabilities() if hasattr(torch.cpu, 'get_capabilities') else {}
     fast = found.get('avx512_bf16', False)
 autocast = torch.autocast(torch.device(device).type, torch.bfloat16, enabled=bfloat16 and fast)
@@ -502,7 +501,7 @@ def load(model):
 def load_run(model, optimizer):
     """Load the saved run. Return its step."""
     state = load(model)
-    settings = optimizer.state_dict()['param_groups']  # this program's, not the file's
+    settings = optimizer.state_dict()['param_groups']  # our betas etc., not the saved ones
     optimizer.load_state_dict({**state['optimizer'], 'param_groups': settings})
     torch.set_rng_state(state['random'])
     print(f'resuming {checkpoint.name} at step {state["step"]}')
@@ -521,8 +520,8 @@ def load_model():
 #
 # Several GPUs can share the work. torchrun --nproc-per-node=4 gpt.py starts this program four
 # times. Each of these processes has a number (its rank) and a copy of the model. All draw the same
-# batches, from the same seed, but each works on an equal share of the pieces. Averaging their
-# gradients before each move gives the whole batch's, so the copies stay identical.
+# batches, from the same seed, but each works on an equal share of the pieces. backward() averages
+# their gradients. That gives the whole batch's, so the copies stay identical.
 
 rank = int(os.environ.get('RANK', 0))
 world_size = int(os.environ.get('WORLD_SIZE', 1))  # how many processes
