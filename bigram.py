@@ -132,9 +132,9 @@ print(f'Counting gives a training loss of {mean_loss(counted, train_counts):.4f}
 # occur, so a row for each is hopeless, however we fill it. That is why gpt.py computes its guess
 # with a formula in which all contexts share a few hundred thousand numbers, its parameters. So
 # improving the guess after "the ca" also changes it after "a ca", often for the better, even if the
-# latter never occurred. But there is nothing we could count to find these values. They must be
-# learned: start with random numbers, and improve them step by step. Here, we practice on a table,
-# because we already know the best one.
+# latter never occurred. But none of its parameters stands for an event that we could count. They
+# must be learned: start with random numbers, and improve them step by step. Here, we practice on a
+# table, because we already know the best one.
 
 
 def get_batch(part):
@@ -196,7 +196,7 @@ class BigramLanguageModel(nn.Module):
 # To lower the loss, which way should each parameter p move? We need its slope (a derivative): how
 # fast the loss changes as p alone changes. (If all move a little, their effects add.) If the slope
 # is 2, then raising p by 0.001 raises the loss by about 0.002, so we lower p. loss.backward()
-# computes the slopes of all parameters, together called the gradient, and adds p's to p.grad.
+# computes the slopes of all parameters, together called the gradient, and adds p's slope to p.grad.
 #
 # It applies the chain rule backward from the loss, and so also finds the slopes of all intermediate
 # results. For example, let a = 3 and b = 2. (Read the right column from the bottom up.)
@@ -227,7 +227,7 @@ class BigramLanguageModel(nn.Module):
 # each step would be slow, so we use a random batch, with the same slopes on average. (Hence SGD:
 # stochastic, or random, gradient descent.) Too large a rate overshoots, since slopes change on the
 # way. Ours, 100, only looks large, because slopes are means over 32 * 64 questions, and those that
-# use other rows give 0. If 20 use this row, each gives -1 to 1, so a score moves by at most 100 *
+# do not use a score's row give 0. If 20 do, each gives -1 to 1, so it moves by at most 100 *
 # 20/2048, or about 1. We lower the rate step by step. Otherwise, each batch's quirks would keep
 # jostling the parameters.
 

@@ -208,7 +208,7 @@ class Head(nn.Module):
 
         # In training only, dropout sets some numbers to 0 at random and scales the others up, so
         # that sums stay the same on average (Srivastava et al., 2014). A guess that needs every
-        # detail of a memorized passage often fails then, as on new text, where some differ. So
+        # detail of a memorized passage often fails then, as on new text, which lacks some. So
         # training favors guesses from several clues, none of them vital.
         weights = self.dropout(weights)
 
@@ -231,7 +231,7 @@ class MultiHeadAttention(nn.Module):
         super().__init__()
         # (nn.Module does not look for parameters in a plain list.)
         self.heads = nn.ModuleList([Head(head_size) for _ in range(num_heads)])
-        # So far, each number comes from one head. This layer lets each draw on all heads.
+        # Without this layer, a head could change only its own numbers of x (see Block), not all.
         self.proj = nn.Linear(num_heads * head_size, n_embd)
         self.dropout = nn.Dropout(dropout)
 
@@ -243,10 +243,10 @@ class MultiHeadAttention(nn.Module):
 class FeedForward(nn.Module):
     """Each vector is transformed on its own: (B, T, C) -> (B, T, C).
 
-    With given weights, a head can add up two clues but not require both. Suppose a vector holds a
-    number h, which is 1 if the character is an "h" and 0 if not, and a number t, which is 1 if the
-    one before is a "t". The first layer and ReLU can compute max(0, h + t - 1), which is 1 if both
-    are 1 and 0 otherwise: it detects "th". The second layer turns what was detected into new
+    A head's weighted sum can add up two clues but not require both. Suppose a vector holds a number
+    h, which is 1 if the character is an "h" and 0 if not, and a number t, which is 1 if the one
+    before is a "t". The first layer and ReLU can compute max(0, h + t - 1), which is 1 if both are
+    1 and 0 otherwise: it detects "th". The second layer turns what was detected into new
     information, such as "expect an e".
     """
 
@@ -274,12 +274,12 @@ class Block(nn.Module):
     number x, the derivative of x + f(x) is 1 + f'(x). The 1 lets the slope through, however small
     f' is. Without the 1, ten layers with f' = 0.1 would shrink it ten-billionfold.
 
-    But what is added makes the numbers in x larger or smaller, and that affects whatever reads x.
+    But what is added also scales and shifts the numbers in x, and that affects whatever reads x.
     For example, if they double, so do queries and keys. The scores become four times as large, and
     softmax may give nearly all the weight to one character. So each half, and also the last layer,
     reads x through a layer norm (Ba et al., 2016). It subtracts each vector's mean and divides by
-    its standard deviation, so neither gets through. Then it multiplies each number by a parameter
-    and adds another, so training picks the scale.
+    its standard deviation, which undoes both. Then it multiplies each number by a parameter and
+    adds another, so training picks scale and shift.
     """
 
     def __init__(self, n_embd, n_head):
@@ -323,7 +323,7 @@ class GPTLanguageModel(nn.Module):
         """Draw random matrices. (Were all numbers equal, all heads would stay equal.)
 
         Sums of C products grow like sqrt(C) (see Head). A spread (std) of 1 / sqrt(C) undoes that;
-        in trials, half did best. Embeddings get it, too, or they would outweigh the blocks.
+        in trials, half did best. At PyTorch's usual 1, embeddings would outweigh what blocks add.
         """
         if isinstance(module, (nn.Linear, nn.Embedding)):
             nn.init.normal_(module.weight, std=0.5 / math.sqrt(n_embd))
@@ -377,7 +377,7 @@ def sample(model, length):
 #
 # Again and again: show the model some text, measure the loss, and move the parameters to lower it.
 # In bigram.py, moves are proportional to slopes, so the rows of rare characters lag behind. Here,
-# typical slopes differ up to 200-fold between layers, so whole layers would. Adam (Kingma & Ba,
+# typical slopes differ up to 200-fold between layers: whole ones would lag. Adam (Kingma & Ba,
 # 2015) divides a slope's mean by its usual size, and AdamW (Loshchilov & Hutter, 2019) adds the
 # third line below. Each parameter p, with slope g, has two running averages:
 #
@@ -393,14 +393,15 @@ def sample(model, length):
 # starting at 0, and 1e-8 is added to the root. So slopes far below 1e-8 hardly move p.)
 #
 # The third line, weight decay (weights are parameters), pulls every p a little toward 0. If slopes
-# agree in pushing back, it stays large. If not, it shrinks: it may fit quirks that new text lacks.
+# agree in pushing back, it stays large. If not, it may well fit quirks that new text lacks, and
+# shrinks.
 
 
 def learning_rate_at(step):
     """The rate falls to 0 step by step, so that the parameters settle down.
 
     But first it ramps up, because early averages rest on few batches, whose quirks have not
-    canceled yet. In step 0, their ratio is 0.1 * g / sqrt(0.01 * g**2), 1 or -1: a full move.
+    canceled yet. In step 0, mean / sqrt(square) is 1 or -1, corrected or not: a full move.
     """
     warmup = min(1.0, (step + 1) / (warmup_iters + 1))
     decay = 1 - step / max_iters
@@ -410,7 +411,7 @@ def learning_rate_at(step):
 # If wanted and fast, autocast uses bfloat16 for most of the work: matrix products.
 if 'cuda' in device:
     fast = torch.cuda.is_bf16_supported(including_emulation=False)
-else:  # asked on x86, from PyTorch 2.11 on
+else:  # PyTorch 2.11 on can ask x86 CPUs
     found = torch.cpu.get_capabilities() if hasattr(torch.cpu, 'get_capabilities') else {}
     fast = found.get('avx512_bf16', False)
 autocast = torch.autocast(torch.device(device).type, torch.bfloat16, enabled=bfloat16 and fast)
@@ -501,7 +502,7 @@ def load(model):
 def load_run(model, optimizer):
     """Load the saved run. Return its step."""
     state = load(model)
-    settings = optimizer.state_dict()['param_groups']  # our betas etc., not the saved ones
+    settings = optimizer.state_dict()['param_groups']  # this file's, not the saved ones
     optimizer.load_state_dict({**state['optimizer'], 'param_groups': settings})
     torch.set_rng_state(state['random'])
     print(f'resuming {checkpoint.name} at step {state["step"]}')
