@@ -226,8 +226,8 @@ class BigramLanguageModel(nn.Module):
 # How far should p move? The simplest rule is p = p - learning_rate * slope. Using the whole text in
 # each step would be slow, so we use a random batch, with the same slopes on average. (Hence SGD:
 # stochastic, or random, gradient descent.) Too large a rate overshoots, since slopes change on the
-# way. Ours, 100, only looks large, because slopes are means over 32 * 64 questions, and those that
-# do not use a score's row give 0. If 20 do, each gives -1 to 1, so it moves by at most 100 *
+# way. Ours, 100, only looks large, because slopes are means over 32 * 64 questions, and most, on
+# other rows, give 0. If 20 use a score's row, each gives -1 to 1, so it moves by at most 100 *
 # 20/2048, or about 1. We lower the rate step by step. Otherwise, each batch's quirks would keep
 # jostling the parameters.
 

@@ -168,8 +168,8 @@ class Head(nn.Module):
         result for t: 0.03 * (0, 1, 0) + 0.94 * (1, 0, 0) + 0.03 * (0, 1, 0) = (0.94, 0.06, 0)
 
     So t is told that a vowel came before it. (forward explains / sqrt(3) and softmax.) Why three
-    matrices? If keys used the query matrix, t's would be (0, 6, 0), too: t would match itself. And
-    values are not keys: t is told a kind, not a position.
+    matrices? If keys used the query matrix, t's key would be (0, 6, 0), too: t would match itself.
+    And values are not keys: t is told a kind, not a position.
 
     (Vaswani et al., "Attention Is All You Need", 2017)
     """
@@ -208,8 +208,8 @@ class Head(nn.Module):
 
         # In training only, dropout sets some numbers to 0 at random and scales the others up, so
         # that sums stay the same on average (Srivastava et al., 2014). A guess that needs every
-        # detail of a memorized passage often fails then, as on new text, which lacks some. So
-        # training favors guesses from several clues, none of them vital.
+        # detail of a memorized passage then often fails, as it would on new text. So training
+        # favors guesses from several clues, none of them vital.
         weights = self.dropout(weights)
 
         # Each character gets a weighted sum of the values.
@@ -231,7 +231,7 @@ class MultiHeadAttention(nn.Module):
         super().__init__()
         # (nn.Module does not look for parameters in a plain list.)
         self.heads = nn.ModuleList([Head(head_size) for _ in range(num_heads)])
-        # Without this layer, a head could change only its own numbers of x (see Block), not all.
+        # The result is added to x. Without this layer, a head would change only its share of x.
         self.proj = nn.Linear(num_heads * head_size, n_embd)
         self.dropout = nn.Dropout(dropout)
 
@@ -274,12 +274,12 @@ class Block(nn.Module):
     number x, the derivative of x + f(x) is 1 + f'(x). The 1 lets the slope through, however small
     f' is. Without the 1, ten layers with f' = 0.1 would shrink it ten-billionfold.
 
-    But what is added also scales and shifts the numbers in x, and that affects whatever reads x.
-    For example, if they double, so do queries and keys. The scores become four times as large, and
-    softmax may give nearly all the weight to one character. So each half, and also the last layer,
-    reads x through a layer norm (Ba et al., 2016). It subtracts each vector's mean and divides by
-    its standard deviation, which undoes both. Then it multiplies each number by a parameter and
-    adds another, so training picks scale and shift.
+    But adding also changes the size and mean of the numbers in x, and that affects whatever reads
+    x. For example, if they double, so do queries and keys. The scores become four times as large,
+    and softmax may give nearly all the weight to one character. So each half, and also the last
+    layer, reads x through a layer norm (Ba et al., 2016). It subtracts each vector's mean and
+    divides by its standard deviation, which undoes both. Then it multiplies each number by a
+    parameter and adds another, so training picks scale and shift.
     """
 
     def __init__(self, n_embd, n_head):
@@ -323,7 +323,7 @@ class GPTLanguageModel(nn.Module):
         """Draw random matrices. (Were all numbers equal, all heads would stay equal.)
 
         Sums of C products grow like sqrt(C) (see Head). A spread (std) of 1 / sqrt(C) undoes that;
-        in trials, half did best. At PyTorch's usual 1, embeddings would outweigh what blocks add.
+        in trials, half that did best. Embeddings' usual spread, 1, would outweigh what blocks add.
         """
         if isinstance(module, (nn.Linear, nn.Embedding)):
             nn.init.normal_(module.weight, std=0.5 / math.sqrt(n_embd))
@@ -377,7 +377,7 @@ def sample(model, length):
 #
 # Again and again: show the model some text, measure the loss, and move the parameters to lower it.
 # In bigram.py, moves are proportional to slopes, so the rows of rare characters lag behind. Here,
-# typical slopes differ up to 200-fold between layers: whole ones would lag. Adam (Kingma & Ba,
+# typical slopes differ up to 200-fold between layers: whole layers would lag. Adam (Kingma & Ba,
 # 2015) divides a slope's mean by its usual size, and AdamW (Loshchilov & Hutter, 2019) adds the
 # third line below. Each parameter p, with slope g, has two running averages:
 #
@@ -408,7 +408,7 @@ def learning_rate_at(step):
     return learning_rate * warmup * decay
 
 
-# If wanted and fast, autocast uses bfloat16 for most of the work: matrix products.
+# `with autocast` does matrix products, most of the work, in bfloat16, if wanted and fast.
 if 'cuda' in device:
     fast = torch.cuda.is_bf16_supported(including_emulation=False)
 else:  # PyTorch 2.11 on can ask x86 CPUs
@@ -521,7 +521,7 @@ def load_model():
 #
 # Several GPUs can share the work. torchrun --nproc-per-node=4 gpt.py starts this program four
 # times. Each of these processes has a number (its rank) and a copy of the model. All draw the same
-# batches, from the same seed, but each works on an equal share of the pieces. backward() averages
+# batches, from the same seed, but each works on an equal share of the pieces. Parallel averages
 # their gradients. That gives the whole batch's, so the copies stay identical.
 
 rank = int(os.environ.get('RANK', 0))
