@@ -128,13 +128,13 @@ print(f'Counting gives a training loss of {mean_loss(counted, train_counts):.4f}
 # ----------------------------------------------
 # The same model, by learning
 #
-# There are 65 contexts of one character, but 65**64 contexts of 64. Almost none of those ever
-# occur, so a row for each is hopeless, however we fill it. That is why gpt.py computes its guess
-# with a formula in which all contexts share a few hundred thousand numbers, its parameters. So
-# improving the guess after "the ca" also changes it after "a ca", often for the better, even if the
-# latter never occurred. But none of its parameters stands for an event that we could count. They
-# must be learned: start with random numbers, and improve them step by step. Here, we practice on a
-# table, because we already know the best one.
+# There are 65 contexts of one character, 18 million of four, and 65**64 of 64. Almost none of the
+# long ones ever occur, so a row for each is hopeless, however we fill it. That is why gpt.py
+# computes its guess with a formula in which all contexts share a few hundred thousand numbers, its
+# parameters. So improving the guess after "the ca" also changes it after "a ca", often for the
+# better, even if the latter never occurred. But none of its parameters stands for an event that we
+# could count. They must be learned: start with random numbers, and improve them step by step. Here,
+# we practice on a table, because we already know the best one.
 
 
 def get_batch(part):
@@ -226,8 +226,8 @@ class BigramLanguageModel(nn.Module):
 # How far should p move? The simplest rule is p = p - learning_rate * slope. Using the whole text in
 # each step would be slow, so we use a random batch, with the same slopes on average. (Hence SGD:
 # stochastic, or random, gradient descent.) Too large a rate overshoots, since slopes change on the
-# way. Ours, 100, only looks large, because slopes are means over 32 * 64 questions, and most, on
-# other rows, give 0. If 20 use a score's row, each gives -1 to 1, so it moves by at most 100 *
+# way. Ours, 100, only looks large: slopes are means over 32 * 64 questions, and those on other rows
+# count as 0. If 20 are on a score's row, each counts -1 to 1, so the score moves by at most 100 *
 # 20/2048, or about 1. We lower the rate step by step. Otherwise, each batch's quirks would keep
 # jostling the parameters.
 

@@ -322,8 +322,9 @@ class GPTLanguageModel(nn.Module):
     def init_weights(self, module):
         """Draw random matrices. (Were all numbers equal, all heads would stay equal.)
 
-        Sums of C products grow like sqrt(C) (see Head). A spread (std) of 1 / sqrt(C) undoes that;
-        in trials, half that did best. Embeddings' usual spread, 1, would outweigh what blocks add.
+        Linear's sums of C products grow like sqrt(C) (see Head). A spread (std) of 1 / sqrt(C)
+        undoes that; in trials, half of it did best. Embeddings' usual 1 would outweigh what blocks
+        add.
         """
         if isinstance(module, (nn.Linear, nn.Embedding)):
             nn.init.normal_(module.weight, std=0.5 / math.sqrt(n_embd))
@@ -392,9 +393,9 @@ def sample(model, length):
 # back and forth. So disagreeing pushes mostly cancel. (Left out: both averages are corrected for
 # starting at 0, and 1e-8 is added to the root. So slopes far below 1e-8 hardly move p.)
 #
-# The third line, weight decay (weights are parameters), pulls every p a little toward 0. If slopes
-# agree in pushing back, it stays large. If not, it may well fit quirks that new text lacks, and
-# shrinks.
+# The third line, weight decay (here, a weight is a parameter), pulls every p toward 0. If the
+# batches' slopes agree in pushing back, p stays large. If not, p may well fit quirks of a few
+# passages, and shrinks.
 
 
 def learning_rate_at(step):
