@@ -320,11 +320,11 @@ class GPTLanguageModel(nn.Module):
         self.apply(self.init_weights)  # on every part of the model
 
     def init_weights(self, module):
-        """Draw random matrices. (Were all numbers equal, all heads would stay equal.)
+        """Draw random matrices. (From equal numbers, heads would get equal slopes and stay equal.)
 
-        Linear's sums of C products grow like sqrt(C) (see Head). A spread (std) of 1 / sqrt(C)
-        undoes that; in trials, half of it did best. Embeddings' usual 1 would outweigh what blocks
-        add.
+        In nn.Linear, sums of C products grow like sqrt(C) (see Head). A spread (std) of 1 / sqrt(C)
+        undoes that; in trials, half of it did best. At their default of 1, embeddings would
+        outweigh what the blocks add to them.
         """
         if isinstance(module, (nn.Linear, nn.Embedding)):
             nn.init.normal_(module.weight, std=0.5 / math.sqrt(n_embd))
@@ -394,8 +394,8 @@ def sample(model, length):
 # starting at 0, and 1e-8 is added to the root. So slopes far below 1e-8 hardly move p.)
 #
 # The third line, weight decay (here, a weight is a parameter), pulls every p toward 0. If the
-# batches' slopes agree in pushing back, p stays large. If not, p may well fit quirks of a few
-# passages, and shrinks.
+# batches' slopes agree in pushing back, p stays large. If not, p may serve only quirks of a few
+# passages, and it is good that it shrinks.
 
 
 def learning_rate_at(step):
@@ -412,7 +412,7 @@ def learning_rate_at(step):
 # `with autocast` does matrix products, most of the work, in bfloat16, if wanted and fast.
 if 'cuda' in device:
     fast = torch.cuda.is_bf16_supported(including_emulation=False)
-else:  # PyTorch 2.11 on can ask x86 CPUs
+else:  # since 2.11, PyTorch can ask x86 CPUs
     found = torch.cpu.get_capabilities() if hasattr(torch.cpu, 'get_capabilities') else {}
     fast = found.get('avx512_bf16', False)
 autocast = torch.autocast(torch.device(device).type, torch.bfloat16, enabled=bfloat16 and fast)
