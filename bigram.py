@@ -226,9 +226,9 @@ class BigramLanguageModel(nn.Module):
 # How far should p move? The simplest rule is p = p - learning_rate * slope. Using the whole text in
 # each step would be slow, so we use a random batch, with the same slopes on average. (Hence SGD:
 # stochastic, or random, gradient descent.) Too large a rate overshoots, since slopes change on the
-# way. Ours, 100, only looks large: slopes are means over 32 * 64 questions, and questions on other
-# rows count as 0. If 20 are on a score's row, each adds -1 to 1, so the score moves by at most 100
-# * 20/2048, or about 1. We lower the rate step by step. Otherwise, each batch's quirks would keep
+# way. Ours, 100, only looks large: a slope is a mean over 32 * 64 = 2048 questions, with 0 for
+# those on other rows. If 20 are on a score's row, each between -1 and 1, it moves by at most 100 *
+# 20/2048, or about 1. We lower the rate step by step. Otherwise, each batch's quirks would keep
 # jostling the parameters.
 
 model = BigramLanguageModel().to(device)

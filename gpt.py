@@ -323,7 +323,7 @@ class GPTLanguageModel(nn.Module):
         """Draw random matrices. (From equal numbers, heads would get equal slopes and stay equal.)
 
         In nn.Linear, sums of C products grow like sqrt(C) (see Head). A spread (std) of 1 / sqrt(C)
-        undoes that; in trials, half of it did best. At their default of 1, embeddings would
+        undoes that; in trials, half of it did best. Embeddings of spread 1 (the default) would
         outweigh what the blocks add to them.
         """
         if isinstance(module, (nn.Linear, nn.Embedding)):
@@ -412,7 +412,7 @@ def learning_rate_at(step):
 # `with autocast` does matrix products, most of the work, in bfloat16, if wanted and fast.
 if 'cuda' in device:
     fast = torch.cuda.is_bf16_supported(including_emulation=False)
-else:  # since 2.11, PyTorch can ask x86 CPUs
+else:  # from 2.11 on, PyTorch can tell for x86
     found = torch.cpu.get_capabilities() if hasattr(torch.cpu, 'get_capabilities') else {}
     fast = found.get('avx512_bf16', False)
 autocast = torch.autocast(torch.device(device).type, torch.bfloat16, enabled=bfloat16 and fast)
@@ -523,7 +523,7 @@ def load_model():
 # Several GPUs can share the work. torchrun --nproc-per-node=4 gpt.py starts this program four
 # times. Each of these processes has a number (its rank) and a copy of the model. All draw the same
 # batches, from the same seed, but each works on an equal share of the pieces. Parallel averages
-# their gradients. That gives the whole batch's, so the copies stay identical.
+# their gradients into the whole batch's, so the copies stay identical.
 
 rank = int(os.environ.get('RANK', 0))
 world_size = int(os.environ.get('WORLD_SIZE', 1))  # how many processes
