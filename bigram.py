@@ -227,9 +227,9 @@ class BigramLanguageModel(nn.Module):
 # each step would be slow, so we use a random batch, with the same slopes on average. (Hence SGD:
 # stochastic, or random, gradient descent.) Too large a rate overshoots, since slopes change on the
 # way. Ours, 100, only looks large: a slope is a mean over 32 * 64 = 2048 questions, with 0 for
-# those on other rows. If 20 are on a score's row, each between -1 and 1, it moves by at most 100 *
-# 20/2048, or about 1. We lower the rate step by step. Otherwise, each batch's quirks would keep
-# jostling the parameters.
+# those on other rows. If 20 are on a score's row, each up to 1, it moves by at most 100 * 20/2048,
+# or about 1. We lower the rate step by step. Otherwise, each batch's quirks would keep jostling the
+# parameters.
 
 model = BigramLanguageModel().to(device)
 optimizer = torch.optim.SGD(model.parameters(), learning_rate)  # applies this rule
