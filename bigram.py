@@ -132,7 +132,7 @@ print(f'Counting gives a training loss of {mean_loss(counted, train_counts):.4f}
 # long ones ever occur, so a row for each is hopeless, however we fill it. That is why gpt.py
 # computes its guess with a formula in which all contexts share a few hundred thousand numbers, its
 # parameters. So improving the guess after "the ca" also changes it after "a ca", often for the
-# better, even if the latter never occurred. But none of its parameters stands for an event that we
+# better, even if the latter never occurred. But no number in a formula stands for an event that we
 # could count. They must be learned: start with random numbers, and improve them step by step. Here,
 # we practice on a table, because we already know the best one.
 
@@ -227,8 +227,8 @@ class BigramLanguageModel(nn.Module):
 # each step would be slow, so we use a random batch, with the same slopes on average. (Hence SGD:
 # stochastic, or random, gradient descent.) Too large a rate overshoots, since slopes change on the
 # way. Ours, 100, only looks large: a slope is a mean over 32 * 64 = 2048 questions, with 0 for
-# those on other rows. If 20 are on a score's row, each up to 1, it moves by at most 100 * 20/2048,
-# or about 1. We lower the rate step by step. Otherwise, each batch's quirks would keep jostling the
+# those on other rows. If 20 use a row, each from -1 to 1, its scores move at most 100 * 20/2048, or
+# about 1. We lower the rate step by step. Otherwise, each batch's quirks would keep jostling the
 # parameters.
 
 model = BigramLanguageModel().to(device)
