@@ -9,7 +9,7 @@ counting? And can a program learn to guess just as well without counting?
 import sys
 from pathlib import Path
 
-# PyTorch is like numpy (its dim is numpy's axis), but also computes gradients, explained below.
+# PyTorch is like NumPy (its dim is NumPy's axis), but also computes gradients, explained below.
 import torch
 import torch.nn as nn  # building blocks for models
 from torch.nn import functional as F  # functions like softmax (see below)
@@ -132,9 +132,9 @@ print(f'Counting gives a training loss of {mean_loss(counted, train_counts):.4f}
 # long ones ever occur, so a row for each is hopeless, however we fill it. That is why gpt.py
 # computes its guess with a formula in which all contexts share a few hundred thousand numbers, its
 # parameters. So improving the guess after "the ca" also changes it after "a ca", often for the
-# better, even if the latter never occurred. But no number in a formula stands for an event that we
-# could count. They must be learned: start with random numbers, and improve them step by step. Here,
-# we practice on a table, because we already know the best one.
+# better, even if the latter never occurred. But no parameter stands for an event that we could
+# count. So they must be learned: start with random numbers, and improve them step by step. Here, we
+# practice on a table, because we already know the best one.
 
 
 def get_batch(part):
@@ -210,8 +210,7 @@ class BigramLanguageModel(nn.Module):
 # what the slopes share, such as the slope of u, only once. So one pass gives all slopes, however
 # many there are. PyTorch records every operation on the way to the loss, then goes back through the
 # record and multiplies the derivatives. If a number is used several times, its slopes from all uses
-# are added up, just as the slope of p * p is p + p. (A row of our table is used each time its
-# character occurs in x.)
+# are added up, just as the slope of p * p is p + p.
 #
 # For our table, we can even work out the result. Let s be the scores in the row for one question:
 #
@@ -226,10 +225,10 @@ class BigramLanguageModel(nn.Module):
 # How far should p move? The simplest rule is p = p - learning_rate * slope. Using the whole text in
 # each step would be slow, so we use a random batch, with the same slopes on average. (Hence SGD:
 # stochastic, or random, gradient descent.) Too large a rate overshoots, since slopes change on the
-# way. Ours, 100, only looks large: a slope is a mean over 32 * 64 = 2048 questions, with 0 for
-# those on other rows. If 20 use a row, each from -1 to 1, its scores move at most 100 * 20/2048, or
-# about 1. We lower the rate step by step. Otherwise, each batch's quirks would keep jostling the
-# parameters.
+# way. Ours, 100, suits most rows: a slope is a mean over 32 * 64 = 2048 questions, with 0 for those
+# on other rows. The average row gets 2048/65, or about 32, each from -1 to 1, so its scores move at
+# most 100 * 32/2048, or 1.6. But the space's row, used ten times as often, would overshoot forever,
+# and batches' quirks would keep jostling all scores. So we lower the rate step by step.
 
 model = BigramLanguageModel().to(device)
 optimizer = torch.optim.SGD(model.parameters(), learning_rate)  # applies this rule
@@ -276,4 +275,4 @@ for name, table in models.items():
 
 # The learned bigram is almost as good as the counted one, even on text that neither has seen. But a
 # loss of 2.4 is like having to pick among exp(2.4) = 11 equally likely characters. With one
-# character of context, we can do little better. With up to 64, gpt.py gets to 1.5.
+# character of context, we can do little better. With up to 64, gpt.py gets to 1.5 (4.5 characters).

@@ -33,7 +33,7 @@ from tqdm import tqdm
 # Skim this list. Most settings are explained where they are used.
 
 # the model
-block_size = 64  # the longest context, in characters
+block_size = 64  # the longest context, in characters (unrelated to blocks)
 n_embd = 128  # how many numbers describe each character
 n_head = 2  # attention heads per block
 n_layer = 2  # blocks of several layers
@@ -191,15 +191,16 @@ class Head(nn.Module):
 
         # A query's dot product with a key is a sum of n = head_size products. Their signs are
         # random at first, so they partly cancel: for two, (a + b)**2 is a**2 + b**2 on average, as
-        # 2*a*b averages 0. So the sum's square grows like n, and the sum's size like sqrt(n). We
-        # divide by that, or large heads would start with large scores. If one score is far above
-        # the rest, softmax (below) gives it nearly all the weight, and nudging any score hardly
-        # moves the weights: queries and keys learn next to nothing.
+        # 2*a*b averages 0. So the sum's square grows like n, its size like sqrt(n). We divide by
+        # that, or large heads would start with large scores. If one score is far above the rest,
+        # softmax (below) gives it nearly all the weight, and nudging any score hardly moves the
+        # weights: queries and keys get slopes near 0.
         scores = q @ k.mT / math.sqrt(k.shape[-1])  # (B, T, T): a row per query (mT: transposed)
 
-        # No looking ahead: a position must not see its answer. Each position then answers as if the
-        # piece ended there, so one pass answers all of a piece's questions. Scores above the
-        # diagonal (triu: upper triangle) become -inf, and their weights 0.
+        # No looking ahead: a position sees itself (the first has nothing else) but not its answer.
+        # It then answers as if the piece ended there, so one pass answers all of a piece's
+        # questions. Scores above the diagonal (triu: upper triangle) become -inf, and their weights
+        # 0. (Twice the T takes four times the scores: long contexts are costly.)
         later = torch.ones(T, T, dtype=torch.bool, device=x.device).triu(diagonal=1)  # (T, T)
         scores = scores.masked_fill(later, float('-inf'))
 
@@ -243,17 +244,16 @@ class MultiHeadAttention(nn.Module):
 class FeedForward(nn.Module):
     """Each vector is transformed on its own: (B, T, C) -> (B, T, C).
 
-    A head's weighted sum can add up two clues but not require both. Suppose a vector holds a number
-    h, which is 1 if the character is an "h" and 0 if not, and a number t, which is 1 if the one
-    before is a "t". The first layer and ReLU can compute max(0, h + t - 1), which is 1 if both are
-    1 and 0 otherwise: it detects "th". The second layer turns what was detected into new
-    information, such as "expect an e".
+    A sum of values can add up two clues but not require both. Suppose a vector holds a number h,
+    which is 1 if the character is an "h" and 0 if not, and a number t, which is 1 if the one before
+    is a "t". The first layer and ReLU can compute max(0, h + t - 1), which is 1 for "th" and
+    otherwise 0. The second layer turns such findings into new information: "expect an e".
     """
 
     def __init__(self, n_embd):
         super().__init__()
         # nn.Sequential runs these one after another. ReLU is max(0, x). Without it, two linear
-        # layers could do no more than one, since a product of two matrices is a matrix.
+        # layers could do no more than one, as weighted sums of weighted sums are weighted sums.
         self.net = nn.Sequential(
             nn.Linear(n_embd, 4 * n_embd),  # many detectors; 4 is customary
             nn.ReLU(),
@@ -274,18 +274,18 @@ class Block(nn.Module):
     number x, the derivative of x + f(x) is 1 + f'(x). The 1 lets the slope through, however small
     f' is. Without the 1, ten layers with f' = 0.1 would shrink it ten-billionfold.
 
-    But adding also changes the size and mean of the numbers in x, and that affects whatever reads
-    x. For example, if they double, so do queries and keys. The scores become four times as large,
-    and softmax may give nearly all the weight to one character. So each half, and also the last
-    layer, reads x through a layer norm (Ba et al., 2016). It subtracts each vector's mean and
-    divides by its standard deviation, which undoes both. Then it multiplies each number by a
-    parameter and adds another, so training picks scale and shift.
+    But adding also changes the size of the numbers in x. If they double, so do queries and keys.
+    The scores become four times as large, and softmax may give nearly all the weight to one
+    character. So each half, and also the last layer, reads x through a layer norm (Ba et al.,
+    2016). It subtracts each vector's mean (in trials, this hardly mattered) and divides by its
+    standard deviation. Then it multiplies each number by a parameter and adds another, so that
+    training, not x, sets the scale.
     """
 
     def __init__(self, n_embd, n_head):
         super().__init__()
         self.ln1 = nn.LayerNorm(n_embd)  # layer norm
-        self.sa = MultiHeadAttention(n_head, n_embd // n_head)  # self: a text attends to itself
+        self.sa = MultiHeadAttention(n_head, n_embd // n_head)  # self-attention
         self.ln2 = nn.LayerNorm(n_embd)
         self.ffwd = FeedForward(n_embd)
 
@@ -302,10 +302,9 @@ class GPTLanguageModel(nn.Module):
         super().__init__()
         # A head's weights come from the vectors, and an average does not depend on order. So
         # without positions, the first block would treat the t in "cat" and the one in "act" alike.
-        # (Later blocks get a hint: only in "cat" did a see c.) So we give each position a vector,
-        # too, and add it to the character's. Adding need not lose anything: training can reserve,
-        # say, half the numbers for each. Then a key can encode a position, as in Head, and a query
-        # can ask for it.
+        # So we give each position a vector, too, and add it to the character's. Adding need not
+        # lose anything: training can reserve, say, half the numbers for each. Then a key can encode
+        # a position, as in Head, and a query can ask for it.
         self.token_embedding_table = nn.Embedding(vocab_size, n_embd)
         self.position_embedding_table = nn.Embedding(block_size, n_embd)
 
@@ -322,9 +321,9 @@ class GPTLanguageModel(nn.Module):
     def init_weights(self, module):
         """Draw random matrices. (From equal numbers, heads would get equal slopes and stay equal.)
 
-        In nn.Linear, sums of C products grow like sqrt(C) (see Head). A spread (std) of 1 / sqrt(C)
-        undoes that; in trials, half of it did best. Embeddings of spread 1 (the default) would
-        outweigh what the blocks add to them.
+        In nn.Linear, sums of C products (once, 4C) grow like sqrt(C) (see Head). A spread (std) of
+        1 / sqrt(C) undoes that; in trials, half of it did best. Next to embeddings of spread 1 (the
+        default), the 0.1 to 0.35 that blocks add at first would be faint.
         """
         if isinstance(module, (nn.Linear, nn.Embedding)):
             nn.init.normal_(module.weight, std=0.5 / math.sqrt(n_embd))
@@ -378,9 +377,9 @@ def sample(model, length):
 #
 # Again and again: show the model some text, measure the loss, and move the parameters to lower it.
 # In bigram.py, moves are proportional to slopes, so the rows of rare characters lag behind. Here,
-# typical slopes differ up to 200-fold between layers: whole layers would lag. Adam (Kingma & Ba,
-# 2015) divides a slope's mean by its usual size, and AdamW (Loshchilov & Hutter, 2019) adds the
-# third line below. Each parameter p, with slope g, has two running averages:
+# slopes often differ 100-fold between layers: whole layers would lag. Adam (Kingma & Ba, 2015)
+# divides a slope's mean by its usual size, and AdamW (Loshchilov & Hutter, 2019) adds weight decay.
+# Each parameter p, with slope g, has two running averages:
 #
 #     mean   = 0.9 * mean + 0.1 * g           the slope, averaged over about 10 steps
 #     square = 0.99 * square + 0.01 * g**2    its average square, over about 100
@@ -391,11 +390,11 @@ def sample(model, length):
 # If g is always 0.002, p moves just as far. But if g alternates between 2 and -2, the mean swings
 # between 0.1 and -0.1 (0.9 * -0.1 + 0.1 * 2 is about 0.1), and p moves about a twentieth as far,
 # back and forth. So disagreeing pushes mostly cancel. (Left out: both averages are corrected for
-# starting at 0, and 1e-8 is added to the root. So slopes far below 1e-8 hardly move p.)
+# starting at 0, and 1e-8 is added to the root. So slopes far below 1e-8 hardly move p: see Block.)
 #
-# The third line, weight decay (here, a weight is a parameter), pulls every p toward 0. If the
-# batches' slopes agree in pushing back, p stays large. If not, p may serve only quirks of a few
-# passages, and it is good that it shrinks.
+# The third line, weight decay (here, a weight is a parameter), pulls every p toward 0 by 0.2 * p.
+# Slopes that agree push by about 1 (both times the rate), so they can keep p large. If they
+# disagree, p may serve only quirks of a few passages, and it shrinks.
 
 
 def learning_rate_at(step):
@@ -409,10 +408,10 @@ def learning_rate_at(step):
     return learning_rate * warmup * decay
 
 
-# `with autocast` does matrix products, most of the work, in bfloat16, if wanted and fast.
+# (Skim.) `with autocast` does matrix products, most of the work, in bfloat16, if wanted and fast.
 if 'cuda' in device:
     fast = torch.cuda.is_bf16_supported(including_emulation=False)
-else:  # from 2.11 on, PyTorch can tell for x86
+else:  # known on x86, from PyTorch 2.11 on
     found = torch.cpu.get_capabilities() if hasattr(torch.cpu, 'get_capabilities') else {}
     fast = found.get('avx512_bf16', False)
 autocast = torch.autocast(torch.device(device).type, torch.bfloat16, enabled=bfloat16 and fast)
@@ -429,7 +428,7 @@ def learn(model, optimizer, step):
     loss.backward()
     # The gradient is the vector of all slopes. If its length (the square root of the sum of
     # squares) exceeds grad_clip, as in the first dozen steps and some others, we scale it down to
-    # that. Unclipped, a huge one would dominate `mean` for ten steps or more and, via `square`,
+    # that. Unclipped, one 100 times the usual would dominate `mean` for 20 steps and, via `square`,
     # shorten moves for hundreds.
     nn.utils.clip_grad_norm_(model.parameters(), grad_clip)
     optimizer.step()  # move every parameter
@@ -503,7 +502,7 @@ def load(model):
 def load_run(model, optimizer):
     """Load the saved run. Return its step."""
     state = load(model)
-    settings = optimizer.state_dict()['param_groups']  # this file's, not the saved ones
+    settings = optimizer.state_dict()['param_groups']  # this file's, so edits count
     optimizer.load_state_dict({**state['optimizer'], 'param_groups': settings})
     torch.set_rng_state(state['random'])
     print(f'resuming {checkpoint.name} at step {state["step"]}')
@@ -522,14 +521,14 @@ def load_model():
 #
 # Several GPUs can share the work. torchrun --nproc-per-node=4 gpt.py starts this program four
 # times. Each of these processes has a number (its rank) and a copy of the model. All draw the same
-# batches, from the same seed, but each works on an equal share of the pieces. Parallel averages
-# their gradients into the whole batch's, so the copies stay identical.
+# batches, from the same seed, but each works on an equal share of the pieces. In backward(),
+# Parallel averages their gradients into the whole batch's, so the copies stay identical.
 
 rank = int(os.environ.get('RANK', 0))
 world_size = int(os.environ.get('WORLD_SIZE', 1))  # how many processes
 
 
-class Parallel(nn.parallel.DistributedDataParallel):  # averages the gradients
+class Parallel(nn.parallel.DistributedDataParallel):  # hooks into backward()
     def forward(self, x, y):
         return super().forward(x[rank::world_size], y[rank::world_size])
 
