@@ -225,10 +225,11 @@ class BigramLanguageModel(nn.Module):
 # How far should p move? The simplest rule is p = p - learning_rate * slope. Using the whole text in
 # each step would be slow, so we use a random batch, with the same slopes on average. (Hence SGD:
 # stochastic, or random, gradient descent.) Too large a rate overshoots, since slopes change on the
-# way. Ours, 100, suits most rows: a slope is a mean over 32 * 64 = 2048 questions, with 0 for those
-# on other rows. The average row gets 2048/65, or about 32, each from -1 to 1, so its scores move at
-# most 100 * 32/2048, or 1.6. But the space's row, used ten times as often, would overshoot forever,
-# and batches' quirks would keep jostling all scores. So we lower the rate step by step.
+# way. Ours, 100, only looks large: a slope is a mean over 32 * 64 questions, each of which counts
+# from -1 to 1, or 0 if it is on another row. An average row gets 1 in 65, so its scores move at
+# most 100/65, or 1.5. But the space's row gets 1 in 6. At a constant 100, its scores would jump
+# back and forth forever, and batches' quirks would jostle the others. So we lower the rate step by
+# step.
 
 model = BigramLanguageModel().to(device)
 optimizer = torch.optim.SGD(model.parameters(), learning_rate)  # applies this rule
@@ -248,7 +249,7 @@ scores = model.token_embedding.weight.detach().cpu()  # without the record for g
 learned = F.softmax(scores, dim=-1)  # the table of probabilities that the model has learned
 print(f'Learning gives a training loss of {mean_loss(learned, train_counts):.4f}.')
 
-# Learning works: without counting, we came close to the best table, above all in its busy rows.
+# Learning works: we came close to the best table, except in rare rows, whose slopes are small.
 
 # ----------------------------------------------
 # What has it learned?

@@ -10,7 +10,8 @@ Start with bigram.py, which explains the basics of PyTorch and how a model learn
 file from top to bottom.
 
 GPT stands for generative pre-trained transformer (after Radford et al., 2018): it generates text,
-and it learns from plain text before any training for a task, such as answering questions. A
+and it learns from plain text before any training for a task, such as answering questions. (Chatbots
+have many thousand times the parameters, such training, and tokens of several letters.) A
 transformer stacks layers (functions, most with parameters). At its heart is attention: here, each
 character gathers information from itself and earlier ones. We follow Andrej Karpathy's lecture
 "Let's build GPT."
@@ -33,10 +34,10 @@ from tqdm import tqdm
 # Skim this list. Most settings are explained where they are used.
 
 # the model
-block_size = 64  # the longest context, in characters (unrelated to blocks)
+block_size = 64  # the longest context, in characters (unrelated to n_layer)
 n_embd = 128  # how many numbers describe each character
 n_head = 2  # attention heads per block
-n_layer = 2  # blocks of several layers
+n_layer = 2  # blocks (see the model)
 dropout = 0.0  # share of numbers zeroed at random in training (against memorizing)
 
 # training
@@ -64,8 +65,7 @@ resume = False  # True: continue the saved run (if finished, evaluate and sample
 device = 'cuda' if torch.cuda.is_available() else 'cpu'  # a CUDA GPU, if there is one
 bfloat16 = True  # 16-bit numbers, where the hardware has them: faster, but less precise
 
-# For a GPU: a model 26 times this size. (On another text, Tiny Shakespeare, its val loss is 1.47,
-# after about 200 seconds on an H100; the small model's is 1.57.) To try it, uncomment this.
+# For a GPU: a model 26 times this size (about 200 seconds on an H100). To try it, uncomment this.
 # block_size, n_embd, n_head, n_layer, dropout = 256, 384, 6, 6, 0.2
 # batch_size, max_iters, learning_rate, weight_decay = 64, 2500, 1e-3, 0.1
 
@@ -167,17 +167,17 @@ class Head(nn.Module):
 
         result for t: 0.03 * (0, 1, 0) + 0.94 * (1, 0, 0) + 0.03 * (0, 1, 0) = (0.94, 0.06, 0)
 
-    So t is told that a vowel came before it. (forward explains / sqrt(3) and softmax.) Why three
-    matrices? If keys used the query matrix, t's key would be (0, 6, 0), too: t would match itself.
-    And values are not keys: t is told a kind, not a position.
+    So t is told that a vowel came before it. (forward explains / sqrt(3).) Why three matrices? If
+    keys used the query matrix, t's key would be (0, 6, 0), too: t would match itself. And values
+    are not keys: t is told a kind, not a position.
 
     (Vaswani et al., "Attention Is All You Need", 2017)
     """
 
     def __init__(self, head_size):
         super().__init__()
-        # nn.Linear(n, m) multiplies each vector by a matrix of parameters, so that n numbers become
-        # m. Then it adds m more parameters, the bias, unless told not to (as here).
+        # nn.Linear(n, m) multiplies each vector by a matrix of parameters: n numbers become m
+        # weighted sums. Then it adds m more parameters, the bias, unless told not to (as here).
         self.query = nn.Linear(n_embd, head_size, bias=False)
         self.key = nn.Linear(n_embd, head_size, bias=False)
         self.value = nn.Linear(n_embd, head_size, bias=False)
@@ -193,14 +193,14 @@ class Head(nn.Module):
         # random at first, so they partly cancel: for two, (a + b)**2 is a**2 + b**2 on average, as
         # 2*a*b averages 0. So the sum's square grows like n, its size like sqrt(n). We divide by
         # that, or large heads would start with large scores. If one score is far above the rest,
-        # softmax (below) gives it nearly all the weight, and nudging any score hardly moves the
-        # weights: queries and keys get slopes near 0.
+        # softmax gives it nearly all the weight, and nudging any score hardly moves the weights:
+        # queries and keys get slopes near 0.
         scores = q @ k.mT / math.sqrt(k.shape[-1])  # (B, T, T): a row per query (mT: transposed)
 
         # No looking ahead: a position sees itself (the first has nothing else) but not its answer.
         # It then answers as if the piece ended there, so one pass answers all of a piece's
         # questions. Scores above the diagonal (triu: upper triangle) become -inf, and their weights
-        # 0. (Twice the T takes four times the scores: long contexts are costly.)
+        # 0. (Twice the T takes four times the scores: long contexts cost much.)
         later = torch.ones(T, T, dtype=torch.bool, device=x.device).triu(diagonal=1)  # (T, T)
         scores = scores.masked_fill(later, float('-inf'))
 
@@ -244,10 +244,11 @@ class MultiHeadAttention(nn.Module):
 class FeedForward(nn.Module):
     """Each vector is transformed on its own: (B, T, C) -> (B, T, C).
 
-    A sum of values can add up two clues but not require both. Suppose a vector holds a number h,
+    Attention gathers clues in a vector. Here they are combined. Suppose a vector holds a number h,
     which is 1 if the character is an "h" and 0 if not, and a number t, which is 1 if the one before
     is a "t". The first layer and ReLU can compute max(0, h + t - 1), which is 1 for "th" and
-    otherwise 0. The second layer turns such findings into new information: "expect an e".
+    otherwise 0. (No weighted sum of h and t is.) The second layer turns such findings into new
+    information: "expect an e".
     """
 
     def __init__(self, n_embd):
@@ -275,11 +276,10 @@ class Block(nn.Module):
     f' is. Without the 1, ten layers with f' = 0.1 would shrink it ten-billionfold.
 
     But adding also changes the size of the numbers in x. If they double, so do queries and keys.
-    The scores become four times as large, and softmax may give nearly all the weight to one
-    character. So each half, and also the last layer, reads x through a layer norm (Ba et al.,
-    2016). It subtracts each vector's mean (in trials, this hardly mattered) and divides by its
-    standard deviation. Then it multiplies each number by a parameter and adds another, so that
-    training, not x, sets the scale.
+    The scores become four times as large, and softmax may give one character all the weight. So
+    each half, and the last layer, reads x through a layer norm (Ba et al., 2016). It subtracts each
+    vector's mean (customary; it matters little) and divides by its standard deviation. Then it
+    multiplies each number by a parameter and adds another: training, not x, sets the scale.
     """
 
     def __init__(self, n_embd, n_head):
@@ -301,8 +301,8 @@ class GPTLanguageModel(nn.Module):
     def __init__(self):
         super().__init__()
         # A head's weights come from the vectors, and an average does not depend on order. So
-        # without positions, the first block would treat the t in "cat" and the one in "act" alike.
-        # So we give each position a vector, too, and add it to the character's. Adding need not
+        # without positions, the first block would give the t in "cat" and the one in "act" the same
+        # vector. Each position therefore gets a vector, added to the character's. Adding need not
         # lose anything: training can reserve, say, half the numbers for each. Then a key can encode
         # a position, as in Head, and a query can ask for it.
         self.token_embedding_table = nn.Embedding(vocab_size, n_embd)
@@ -321,9 +321,9 @@ class GPTLanguageModel(nn.Module):
     def init_weights(self, module):
         """Draw random matrices. (From equal numbers, heads would get equal slopes and stay equal.)
 
-        In nn.Linear, sums of C products (once, 4C) grow like sqrt(C) (see Head). A spread (std) of
-        1 / sqrt(C) undoes that; in trials, half of it did best. Next to embeddings of spread 1 (the
-        default), the 0.1 to 0.35 that blocks add at first would be faint.
+        nn.Linear adds up C (or 4C) products, and such sums grow like sqrt(C) (see Head). A spread
+        (std) of 1 / sqrt(C) undoes that; in trials, half of it did best. Embeddings get it, too.
+        With the default, 1, they would drown out what blocks add.
         """
         if isinstance(module, (nn.Linear, nn.Embedding)):
             nn.init.normal_(module.weight, std=0.5 / math.sqrt(n_embd))
@@ -390,28 +390,29 @@ def sample(model, length):
 # If g is always 0.002, p moves just as far. But if g alternates between 2 and -2, the mean swings
 # between 0.1 and -0.1 (0.9 * -0.1 + 0.1 * 2 is about 0.1), and p moves about a twentieth as far,
 # back and forth. So disagreeing pushes mostly cancel. (Left out: both averages are corrected for
-# starting at 0, and 1e-8 is added to the root. So slopes far below 1e-8 hardly move p: see Block.)
+# starting at 0, and 1e-8 is added to the root. So slopes shrunk far below it, see Block, are lost.)
 #
-# The third line, weight decay (here, a weight is a parameter), pulls every p toward 0 by 0.2 * p.
-# Slopes that agree push by about 1 (both times the rate), so they can keep p large. If they
-# disagree, p may serve only quirks of a few passages, and it shrinks.
+# The third line, weight decay (here, a weight is a parameter), pulls every p toward 0. If p helps
+# in most batches, their slopes then agree in pushing back. If it serves only quirks of a few
+# passages, the push is weaker, and p shrinks more.
 
 
 def learning_rate_at(step):
-    """The rate falls to 0 step by step, so that the parameters settle down.
+    """The rate falls to 0 step by step, so that the parameters settle.
 
-    But first it ramps up, because early averages rest on few batches, whose quirks have not
-    canceled yet. In step 0, mean / sqrt(square) is 1 or -1, corrected or not: a full move.
+    But first it ramps up. Early slopes agree from batch to batch, so moves are long: in step 0,
+    mean / sqrt(square) is 1 or -1, corrected or not. At the full rate, x would grow four times too
+    large, and take hundreds of steps to shrink.
     """
     warmup = min(1.0, (step + 1) / (warmup_iters + 1))
     decay = 1 - step / max_iters
     return learning_rate * warmup * decay
 
 
-# (Skim.) `with autocast` does matrix products, most of the work, in bfloat16, if wanted and fast.
+# (Skim.) `with autocast` does matrix products (most of the work) in bfloat16, if wanted and fast.
 if 'cuda' in device:
     fast = torch.cuda.is_bf16_supported(including_emulation=False)
-else:  # known on x86, from PyTorch 2.11 on
+else:  # asked on x86, from PyTorch 2.11 on
     found = torch.cpu.get_capabilities() if hasattr(torch.cpu, 'get_capabilities') else {}
     fast = found.get('avx512_bf16', False)
 autocast = torch.autocast(torch.device(device).type, torch.bfloat16, enabled=bfloat16 and fast)
@@ -427,8 +428,8 @@ def learn(model, optimizer, step):
     optimizer.zero_grad()
     loss.backward()
     # The gradient is the vector of all slopes. If its length (the square root of the sum of
-    # squares) exceeds grad_clip, as in the first dozen steps and some others, we scale it down to
-    # that. Unclipped, one 100 times the usual would dominate `mean` for 20 steps and, via `square`,
+    # squares, usually about 0.6) exceeds grad_clip, as in the first dozen steps, we scale it down
+    # to that. Unclipped, a length of 60 would dominate `mean` for 20 steps and, via `square`,
     # shorten moves for hundreds.
     nn.utils.clip_grad_norm_(model.parameters(), grad_clip)
     optimizer.step()  # move every parameter
@@ -461,8 +462,8 @@ def mean_loss(model, part):
 # What does it take to continue a run as if it had never stopped? The parameters, of course. But the
 # next step also depends on the optimizer's averages, on the step number (which sets the learning
 # rate), and on the random generator (which picks the batch). Each evaluation after the first saves
-# all this in one file, a checkpoint. (Not saved: a GPU's own generator, which dropout uses.) You
-# may skim this section on a first reading.
+# all this in one file, a checkpoint. (Not saved: a GPU's own generator, which dropout uses.) (You
+# may skim this section.)
 
 checkpoint = folder / checkpoint_path
 assert checkpoint.suffix == '.pt', f'{checkpoint_path=} must end in .pt'
@@ -528,7 +529,7 @@ rank = int(os.environ.get('RANK', 0))
 world_size = int(os.environ.get('WORLD_SIZE', 1))  # how many processes
 
 
-class Parallel(nn.parallel.DistributedDataParallel):  # hooks into backward()
+class Parallel(nn.parallel.DistributedDataParallel):  # does the averaging
     def forward(self, x, y):
         return super().forward(x[rank::world_size], y[rank::world_size])
 
