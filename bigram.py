@@ -128,12 +128,12 @@ print(f'Counting gives a training loss of {mean_loss(counted, train_counts):.4f}
 # ----------------------------------------------
 # The same model, by learning
 #
-# There are 65 contexts of one character, 18 million of four, and 65**64 of 64. Almost none of the
-# long ones ever occur, so a row for each is hopeless, however we fill it. That is why gpt.py
+# There can be 65 contexts of one character, 18 million of four, and 65**64 of 64. Almost none of
+# the long ones ever occur, so a row for each is hopeless, however we fill it. That is why gpt.py
 # computes its guess with a formula in which all contexts share a few hundred thousand numbers, its
 # parameters. So improving the guess after "the ca" also changes it after "a ca", often for the
-# better, even if the latter never occurred. But no parameter stands for an event that we could
-# count. So they must be learned: start with random numbers, and improve them step by step. Here, we
+# better, even if the latter never occurred. But parameters stand for no events that we could count,
+# so they must be learned: start with random numbers, and improve them step by step. Here, we
 # practice on a table, because we already know the best one.
 
 
@@ -225,11 +225,10 @@ class BigramLanguageModel(nn.Module):
 # How far should p move? The simplest rule is p = p - learning_rate * slope. Using the whole text in
 # each step would be slow, so we use a random batch, with the same slopes on average. (Hence SGD:
 # stochastic, or random, gradient descent.) Too large a rate overshoots, since slopes change on the
-# way. Ours, 100, only looks large: a slope is a mean over 32 * 64 questions, each of which counts
-# from -1 to 1, or 0 if it is on another row. An average row gets 1 in 65, so its scores move at
-# most 100/65, or 1.5. But the space's row gets 1 in 6. At a constant 100, its scores would jump
-# back and forth forever, and batches' quirks would jostle the others. So we lower the rate step by
-# step.
+# way. Ours, 100, only looks large: a slope is a mean over 32 * 64 questions, where each counts from
+# -1 to 1, or 0 if on another row. An average row gets 1 in 65, so its scores move at most 100/65,
+# or 1.5. But some get 1 in 6. At a constant 100, a score too high there would become too low, then
+# too high again, forever, and batches' quirks would jostle all. So we lower the rate step by step.
 
 model = BigramLanguageModel().to(device)
 optimizer = torch.optim.SGD(model.parameters(), learning_rate)  # applies this rule
@@ -249,7 +248,7 @@ scores = model.token_embedding.weight.detach().cpu()  # without the record for g
 learned = F.softmax(scores, dim=-1)  # the table of probabilities that the model has learned
 print(f'Learning gives a training loss of {mean_loss(learned, train_counts):.4f}.')
 
-# Learning works: we came close to the best table, except in rare rows, whose slopes are small.
+# Learning works: we came close to the best table, except for rare pairs, whose slopes are small.
 
 # ----------------------------------------------
 # What has it learned?

@@ -11,10 +11,10 @@ file from top to bottom.
 
 GPT stands for generative pre-trained transformer (after Radford et al., 2018): it generates text,
 and it learns from plain text before any training for a task, such as answering questions. (Chatbots
-have many thousand times the parameters, such training, and tokens of several letters.) A
-transformer stacks layers (functions, most with parameters). At its heart is attention: here, each
-character gathers information from itself and earlier ones. We follow Andrej Karpathy's lecture
-"Let's build GPT."
+are many thousand times larger, get such training, and use tokens of several letters.) A transformer
+stacks layers (functions, most with parameters). At its heart is attention: here, each character
+gathers information from itself and earlier ones. We follow Andrej Karpathy's lecture "Let's build
+GPT."
 """
 
 import math
@@ -34,7 +34,7 @@ from tqdm import tqdm
 # Skim this list. Most settings are explained where they are used.
 
 # the model
-block_size = 64  # the longest context, in characters (unrelated to n_layer)
+block_size = 64  # the longest context, in characters (not n_layer's blocks)
 n_embd = 128  # how many numbers describe each character
 n_head = 2  # attention heads per block
 n_layer = 2  # blocks (see the model)
@@ -195,7 +195,7 @@ class Head(nn.Module):
         # that, or large heads would start with large scores. If one score is far above the rest,
         # softmax gives it nearly all the weight, and nudging any score hardly moves the weights:
         # queries and keys get slopes near 0.
-        scores = q @ k.mT / math.sqrt(k.shape[-1])  # (B, T, T): a row per query (mT: transposed)
+        scores = q @ k.mT / math.sqrt(k.shape[-1])  # (B, T, T): all query . key (mT: transposed)
 
         # No looking ahead: a position sees itself (the first has nothing else) but not its answer.
         # It then answers as if the piece ended there, so one pass answers all of a piece's
@@ -232,7 +232,7 @@ class MultiHeadAttention(nn.Module):
         super().__init__()
         # (nn.Module does not look for parameters in a plain list.)
         self.heads = nn.ModuleList([Head(head_size) for _ in range(num_heads)])
-        # The result is added to x. Without this layer, a head would change only its share of x.
+        # The result is added to x. Without this layer, head 0 would change only x's first half.
         self.proj = nn.Linear(num_heads * head_size, n_embd)
         self.dropout = nn.Dropout(dropout)
 
@@ -247,7 +247,7 @@ class FeedForward(nn.Module):
     Attention gathers clues in a vector. Here they are combined. Suppose a vector holds a number h,
     which is 1 if the character is an "h" and 0 if not, and a number t, which is 1 if the one before
     is a "t". The first layer and ReLU can compute max(0, h + t - 1), which is 1 for "th" and
-    otherwise 0. (No weighted sum of h and t is.) The second layer turns such findings into new
+    otherwise 0. (A weighted sum cannot do that.) The second layer turns such findings into new
     information: "expect an e".
     """
 
@@ -321,9 +321,9 @@ class GPTLanguageModel(nn.Module):
     def init_weights(self, module):
         """Draw random matrices. (From equal numbers, heads would get equal slopes and stay equal.)
 
-        nn.Linear adds up C (or 4C) products, and such sums grow like sqrt(C) (see Head). A spread
+        nn.Linear mostly adds up C products, and such sums grow like sqrt(C) (see Head). A spread
         (std) of 1 / sqrt(C) undoes that; in trials, half of it did best. Embeddings get it, too.
-        With the default, 1, they would drown out what blocks add.
+        With 1, their default, they would at first swamp the blocks.
         """
         if isinstance(module, (nn.Linear, nn.Embedding)):
             nn.init.normal_(module.weight, std=0.5 / math.sqrt(n_embd))
@@ -377,9 +377,9 @@ def sample(model, length):
 #
 # Again and again: show the model some text, measure the loss, and move the parameters to lower it.
 # In bigram.py, moves are proportional to slopes, so the rows of rare characters lag behind. Here,
-# slopes often differ 100-fold between layers: whole layers would lag. Adam (Kingma & Ba, 2015)
-# divides a slope's mean by its usual size, and AdamW (Loshchilov & Hutter, 2019) adds weight decay.
-# Each parameter p, with slope g, has two running averages:
+# slopes can differ 100-fold between layers: whole layers would lag. Adam (Kingma & Ba, 2015)
+# divides a slope's mean by its usual size, and AdamW (Loshchilov & Hutter, 2019) also shrinks p
+# itself. Each parameter p, with slope g, has two running averages:
 #
 #     mean   = 0.9 * mean + 0.1 * g           the slope, averaged over about 10 steps
 #     square = 0.99 * square + 0.01 * g**2    its average square, over about 100
@@ -390,19 +390,19 @@ def sample(model, length):
 # If g is always 0.002, p moves just as far. But if g alternates between 2 and -2, the mean swings
 # between 0.1 and -0.1 (0.9 * -0.1 + 0.1 * 2 is about 0.1), and p moves about a twentieth as far,
 # back and forth. So disagreeing pushes mostly cancel. (Left out: both averages are corrected for
-# starting at 0, and 1e-8 is added to the root. So slopes shrunk far below it, see Block, are lost.)
+# starting at 0, and 1e-8 is added to the root. So slopes shrunk as in Block are lost.)
 #
 # The third line, weight decay (here, a weight is a parameter), pulls every p toward 0. If p helps
-# in most batches, their slopes then agree in pushing back. If it serves only quirks of a few
-# passages, the push is weaker, and p shrinks more.
+# in most batches, their slopes then agree in pushing back. If it serves only a few passages, the
+# push is weaker, and p shrinks more: less is memorized.
 
 
 def learning_rate_at(step):
     """The rate falls to 0 step by step, so that the parameters settle.
 
     But first it ramps up. Early slopes agree from batch to batch, so moves are long: in step 0,
-    mean / sqrt(square) is 1 or -1, corrected or not. At the full rate, x would grow four times too
-    large, and take hundreds of steps to shrink.
+    mean / sqrt(square) is 1 or -1. At the full rate, scores would soon be too large (see Head): by
+    step 50, five characters get most of a head's weight, instead of a fifth.
     """
     warmup = min(1.0, (step + 1) / (warmup_iters + 1))
     decay = 1 - step / max_iters
@@ -412,7 +412,7 @@ def learning_rate_at(step):
 # (Skim.) `with autocast` does matrix products (most of the work) in bfloat16, if wanted and fast.
 if 'cuda' in device:
     fast = torch.cuda.is_bf16_supported(including_emulation=False)
-else:  # asked on x86, from PyTorch 2.11 on
+else:  # a CPU (PyTorch before 2.11 cannot tell)
     found = torch.cpu.get_capabilities() if hasattr(torch.cpu, 'get_capabilities') else {}
     fast = found.get('avx512_bf16', False)
 autocast = torch.autocast(torch.device(device).type, torch.bfloat16, enabled=bfloat16 and fast)
@@ -429,8 +429,8 @@ def learn(model, optimizer, step):
     loss.backward()
     # The gradient is the vector of all slopes. If its length (the square root of the sum of
     # squares, usually about 0.6) exceeds grad_clip, as in the first dozen steps, we scale it down
-    # to that. Unclipped, a length of 60 would dominate `mean` for 20 steps and, via `square`,
-    # shorten moves for hundreds.
+    # to that. Unclipped, a stray 60 would dominate `mean` for 20 steps and, via `square`, shorten
+    # moves for hundreds.
     nn.utils.clip_grad_norm_(model.parameters(), grad_clip)
     optimizer.step()  # move every parameter
 
@@ -459,11 +459,11 @@ def mean_loss(model, part):
 # ----------------------------------------------
 # Saving
 #
-# What does it take to continue a run as if it had never stopped? The parameters, of course. But the
-# next step also depends on the optimizer's averages, on the step number (which sets the learning
-# rate), and on the random generator (which picks the batch). Each evaluation after the first saves
-# all this in one file, a checkpoint. (Not saved: a GPU's own generator, which dropout uses.) (You
-# may skim this section.)
+# You may skim this section. What does it take to continue a run as if it had never stopped? The
+# parameters. But the next step also depends on the optimizer's averages, on the step number (which
+# sets the learning rate), and on the random generator (which picks the batch). Each evaluation
+# after the first saves all this in one file, a checkpoint. (Not saved: a GPU's own generator, for
+# dropout.)
 
 checkpoint = folder / checkpoint_path
 assert checkpoint.suffix == '.pt', f'{checkpoint_path=} must end in .pt'
@@ -492,7 +492,7 @@ def save(model, optimizer, step, first_save):
 
 def load(model):
     """Load the saved parameters into the model. Return all that was saved."""
-    state = torch.load(checkpoint, map_location='cpu', weights_only=True)  # refuses to run code
+    state = torch.load(checkpoint, map_location='cpu', weights_only=True)  # runs no code
     for name, value in config.items():
         saved = state.get('config', {}).get(name)
         assert saved == value, f'{checkpoint_path} was made with {name} = {saved!r}'
