@@ -227,8 +227,8 @@ class BigramLanguageModel(nn.Module):
 # stochastic, or random, gradient descent.) Too large a rate overshoots, since slopes change on the
 # way. Ours, 100, only looks large: a slope is a mean over 32 * 64 questions, where each counts from
 # -1 to 1, or 0 if on another row. An average row gets 1 in 65, so its scores move at most 100/65,
-# or 1.5. But some get 1 in 6. At a constant 100, a score too high there would become too low, then
-# too high again, forever, and batches' quirks would jostle all. So we lower the rate step by step.
+# or 1.5. But the space's gets 1 in 6, so up to 17. There, a score too high can land too low, then
+# too high again. So we lower the rate step by step. That also calms jostling by batches' quirks.
 
 model = BigramLanguageModel().to(device)
 optimizer = torch.optim.SGD(model.parameters(), learning_rate)  # applies this rule
@@ -248,7 +248,7 @@ scores = model.token_embedding.weight.detach().cpu()  # without the record for g
 learned = F.softmax(scores, dim=-1)  # the table of probabilities that the model has learned
 print(f'Learning gives a training loss of {mean_loss(learned, train_counts):.4f}.')
 
-# Learning works: we came close to the best table, except for rare pairs, whose slopes are small.
+# Learning works: we came close to the best table, except for pairs that rarely or never occur.
 
 # ----------------------------------------------
 # What has it learned?

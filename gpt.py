@@ -11,7 +11,7 @@ file from top to bottom.
 
 GPT stands for generative pre-trained transformer (after Radford et al., 2018): it generates text,
 and it learns from plain text before any training for a task, such as answering questions. (Chatbots
-are many thousand times larger, get such training, and use tokens of several letters.) A transformer
+are over 10,000 times larger, get such training, and use tokens of several letters.) A transformer
 stacks layers (functions, most with parameters). At its heart is attention: here, each character
 gathers information from itself and earlier ones. We follow Andrej Karpathy's lecture "Let's build
 GPT."
@@ -127,7 +127,7 @@ def get_batch(part):
 #
 # The guess is computed from the context, with parameters that all contexts share. First, every
 # character becomes a vector: n_embd numbers (an embedding) that say which character it is and where
-# it stands. (Its number is only a label.) Then come the blocks. In each, every vector gathers
+# it stands. (Its index is only a label.) Then come the blocks. In each, every vector gathers
 # information from itself and the vectors before it (attention), and is then transformed on its own
 # (feed-forward). Finally, a layer turns each vector into scores, one per possible next character.
 #
@@ -155,10 +155,10 @@ class Head(nn.Module):
     The head multiplies each vector by three matrices of parameters, which gives three new vectors
     of head_size numbers. The query says what the character is looking for, the key says how it can
     be found, and the value is what it passes on. For example, take a head with head_size = 3 that
-    tells each character what kind of character came before it. A key says where its character
-    stands, and a value says whether it is a vowel, a consonant, or a space. In "cat", t stands
-    third, and the query matrix turns that into a strong search for the second: (0, 6, 0). The dot
-    product of query and key measures how well they match: multiply entry by entry and add up.
+    tells a character what kind came before it. A key says where its character stands, and a value
+    says whether it is a vowel, a consonant, or a space. In "cat", t stands third, and the query
+    matrix turns that into a strong search for the second: (0, 6, 0). The dot product of query and
+    key measures how well they match: multiply entry by entry and add up.
 
              key         query . key   / sqrt(3)   softmax   value
         c   (1, 0, 0)         0            0         0.03    (0, 1, 0)
@@ -193,14 +193,14 @@ class Head(nn.Module):
         # random at first, so they partly cancel: for two, (a + b)**2 is a**2 + b**2 on average, as
         # 2*a*b averages 0. So the sum's square grows like n, its size like sqrt(n). We divide by
         # that, or large heads would start with large scores. If one score is far above the rest,
-        # softmax gives it nearly all the weight, and nudging any score hardly moves the weights:
-        # queries and keys get slopes near 0.
+        # softmax gives it nearly all the weight, and nudging any score hardly changes that: the
+        # head can hardly learn to look elsewhere.
         scores = q @ k.mT / math.sqrt(k.shape[-1])  # (B, T, T): all query . key (mT: transposed)
 
         # No looking ahead: a position sees itself (the first has nothing else) but not its answer.
         # It then answers as if the piece ended there, so one pass answers all of a piece's
         # questions. Scores above the diagonal (triu: upper triangle) become -inf, and their weights
-        # 0. (Twice the T takes four times the scores: long contexts cost much.)
+        # 0. (Doubling T quadruples the scores: long contexts are costly.)
         later = torch.ones(T, T, dtype=torch.bool, device=x.device).triu(diagonal=1)  # (T, T)
         scores = scores.masked_fill(later, float('-inf'))
 
@@ -209,8 +209,8 @@ class Head(nn.Module):
 
         # In training only, dropout sets some numbers to 0 at random and scales the others up, so
         # that sums stay the same on average (Srivastava et al., 2014). A guess that needs every
-        # detail of a memorized passage then often fails, as it would on new text. So training
-        # favors guesses from several clues, none of them vital.
+        # detail of a memorized passage then often fails. So training favors guesses from several
+        # clues, none of them vital.
         weights = self.dropout(weights)
 
         # Each character gets a weighted sum of the values.
@@ -232,7 +232,7 @@ class MultiHeadAttention(nn.Module):
         super().__init__()
         # (nn.Module does not look for parameters in a plain list.)
         self.heads = nn.ModuleList([Head(head_size) for _ in range(num_heads)])
-        # The result is added to x. Without this layer, head 0 would change only x's first half.
+        # The result is added to x. This layer lets each head change all of x, not just its part.
         self.proj = nn.Linear(num_heads * head_size, n_embd)
         self.dropout = nn.Dropout(dropout)
 
@@ -254,7 +254,7 @@ class FeedForward(nn.Module):
     def __init__(self, n_embd):
         super().__init__()
         # nn.Sequential runs these one after another. ReLU is max(0, x). Without it, two linear
-        # layers could do no more than one, as weighted sums of weighted sums are weighted sums.
+        # layers could do no more than one, as sums of weighted sums are weighted sums.
         self.net = nn.Sequential(
             nn.Linear(n_embd, 4 * n_embd),  # many detectors; 4 is customary
             nn.ReLU(),
@@ -275,11 +275,12 @@ class Block(nn.Module):
     number x, the derivative of x + f(x) is 1 + f'(x). The 1 lets the slope through, however small
     f' is. Without the 1, ten layers with f' = 0.1 would shrink it ten-billionfold.
 
-    But adding also changes the size of the numbers in x. If they double, so do queries and keys.
-    The scores become four times as large, and softmax may give one character all the weight. So
-    each half, and the last layer, reads x through a layer norm (Ba et al., 2016). It subtracts each
-    vector's mean (customary; it matters little) and divides by its standard deviation. Then it
-    multiplies each number by a parameter and adds another: training, not x, sets the scale.
+    But adding also changes the size of the numbers in x. If they double, so do all weighted sums of
+    them, such as queries and keys. Scores become four times as large, and softmax may give one
+    character all the weight. So each half, and the last layer, reads x through a layer norm (Ba et
+    al., 2016). It subtracts each vector's mean (customary; it matters little) and divides by its
+    standard deviation. Then it multiplies each number by a parameter and adds another: training,
+    not x, sets the scale.
     """
 
     def __init__(self, n_embd, n_head):
@@ -301,10 +302,10 @@ class GPTLanguageModel(nn.Module):
     def __init__(self):
         super().__init__()
         # A head's weights come from the vectors, and an average does not depend on order. So
-        # without positions, the first block would give the t in "cat" and the one in "act" the same
-        # vector. Each position therefore gets a vector, added to the character's. Adding need not
-        # lose anything: training can reserve, say, half the numbers for each. Then a key can encode
-        # a position, as in Head, and a query can ask for it.
+        # without positions, the first block would give the t in "cat" and in "act" the same vector.
+        # Each position therefore gets a vector, added to the character's. Adding need not lose
+        # anything: training can reserve, say, half the numbers for each. Then a key can encode a
+        # position, as in Head, and a query can ask for it.
         self.token_embedding_table = nn.Embedding(vocab_size, n_embd)
         self.position_embedding_table = nn.Embedding(block_size, n_embd)
 
@@ -321,9 +322,9 @@ class GPTLanguageModel(nn.Module):
     def init_weights(self, module):
         """Draw random matrices. (From equal numbers, heads would get equal slopes and stay equal.)
 
-        nn.Linear mostly adds up C products, and such sums grow like sqrt(C) (see Head). A spread
+        Most nn.Linear here add up C products, and such sums grow like sqrt(C) (see Head). A spread
         (std) of 1 / sqrt(C) undoes that; in trials, half of it did best. Embeddings get it, too.
-        With 1, their default, they would at first swamp the blocks.
+        With 1, their default, they would at first outweigh what blocks add.
         """
         if isinstance(module, (nn.Linear, nn.Embedding)):
             nn.init.normal_(module.weight, std=0.5 / math.sqrt(n_embd))
@@ -390,19 +391,19 @@ def sample(model, length):
 # If g is always 0.002, p moves just as far. But if g alternates between 2 and -2, the mean swings
 # between 0.1 and -0.1 (0.9 * -0.1 + 0.1 * 2 is about 0.1), and p moves about a twentieth as far,
 # back and forth. So disagreeing pushes mostly cancel. (Left out: both averages are corrected for
-# starting at 0, and 1e-8 is added to the root. So slopes shrunk as in Block are lost.)
+# starting at 0, and 1e-8 is added to the root. So slopes far below 1e-8 hardly move p.)
 #
 # The third line, weight decay (here, a weight is a parameter), pulls every p toward 0. If p helps
-# in most batches, their slopes then agree in pushing back. If it serves only a few passages, the
-# push is weaker, and p shrinks more: less is memorized.
+# in most batches, their slopes agree in pushing it back. If it serves only a few passages, such
+# pushes are rare, and p shrinks more: less is memorized.
 
 
 def learning_rate_at(step):
     """The rate falls to 0 step by step, so that the parameters settle.
 
-    But first it ramps up. Early slopes agree from batch to batch, so moves are long: in step 0,
-    mean / sqrt(square) is 1 or -1. At the full rate, scores would soon be too large (see Head): by
-    step 50, five characters get most of a head's weight, instead of a fifth.
+    But first it ramps up. In step 0, mean / sqrt(square) is 1 or -1, and while slopes agree from
+    batch to batch, moves stay long. At the full rate, scores would soon be too large (see Head): by
+    step 50, a head's five largest weights add up to about 0.7, with the ramp to 0.2.
     """
     warmup = min(1.0, (step + 1) / (warmup_iters + 1))
     decay = 1 - step / max_iters
@@ -428,8 +429,8 @@ def learn(model, optimizer, step):
     optimizer.zero_grad()
     loss.backward()
     # The gradient is the vector of all slopes. If its length (the square root of the sum of
-    # squares, usually about 0.6) exceeds grad_clip, as in the first dozen steps, we scale it down
-    # to that. Unclipped, a stray 60 would dominate `mean` for 20 steps and, via `square`, shorten
+    # squares, usually about 0.6) exceeds grad_clip, as in the first dozen steps, we scale it down.
+    # Unclipped, one of length 60 would dominate `mean` for 20 steps and, via `square`, shorten
     # moves for hundreds.
     nn.utils.clip_grad_norm_(model.parameters(), grad_clip)
     optimizer.step()  # move every parameter
@@ -440,8 +441,8 @@ def mean_loss(model, part):
     """The mean loss on a part of the text, cut into pieces of block_size characters.
 
     So contexts range from 1 to block_size characters. (Of a long part, we take evenly spaced
-    pieces.) If the loss keeps falling on the training text but rises on the validation text, the
-    model is overfitting: it learns quirks of the training text.
+    pieces.) The training loss ends lower, as the model also learns quirks of that text. If the
+    validation loss then rises, the model is overfitting.
     """
     model.eval()  # turns dropout off
     length = (len(part) - 1) // block_size * block_size
@@ -503,7 +504,7 @@ def load(model):
 def load_run(model, optimizer):
     """Load the saved run. Return its step."""
     state = load(model)
-    settings = optimizer.state_dict()['param_groups']  # this file's, so edits count
+    settings = optimizer.state_dict()['param_groups']  # this file's settings stay
     optimizer.load_state_dict({**state['optimizer'], 'param_groups': settings})
     torch.set_rng_state(state['random'])
     print(f'resuming {checkpoint.name} at step {state["step"]}')
@@ -520,10 +521,11 @@ def load_model():
 # ----------------------------------------------
 # Running
 #
-# Several GPUs can share the work. torchrun --nproc-per-node=4 gpt.py starts this program four
-# times. Each of these processes has a number (its rank) and a copy of the model. All draw the same
-# batches, from the same seed, but each works on an equal share of the pieces. In backward(),
-# Parallel averages their gradients into the whole batch's, so the copies stay identical.
+# You may skim this, up to train. Several GPUs can share the work. torchrun --nproc-per-node=4
+# gpt.py starts this program four times. Each of these processes has a number (its rank) and a copy
+# of the model. All draw the same batches, but each works on an equal share of the pieces. In
+# backward(), Parallel averages their gradients into the whole batch's, so the copies stay
+# identical.
 
 rank = int(os.environ.get('RANK', 0))
 world_size = int(os.environ.get('WORLD_SIZE', 1))  # how many processes
