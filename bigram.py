@@ -9,7 +9,7 @@ counting? And can a program learn to guess just as well without counting?
 import sys
 from pathlib import Path
 
-# PyTorch is like NumPy (its dim is NumPy's axis), but also computes gradients, explained below.
+# PyTorch is like NumPy (tensor: array, dim: axis) but also computes gradients, explained below.
 import torch
 import torch.nn as nn  # building blocks for models
 from torch.nn import functional as F  # functions like softmax (see below)
@@ -98,8 +98,8 @@ def count_pairs(part):
 def mean_loss(probs, counts):
     """How badly does a table of probabilities predict the pairs that were counted?
 
-    A table gives each character but the first a probability, given the one before. Their product is
-    the probability of all of them: larger for a better table, but far too small for a float.
+    A table gives each character but the first a probability, given the one before. The product is
+    the probability of them all: larger for a better table, but far too small for a float.
     Logarithms turn it into a sum of terms that are at most 0. We want a number that is small for a
     good model, whatever the length of the text, so the loss is the mean of -ln(probability). It is
     0 for a model that is always certain and right, -ln(1/65) = 4.17 for one that considers all 65
@@ -225,10 +225,10 @@ class BigramLanguageModel(nn.Module):
 # How far should p move? The simplest rule is p = p - learning_rate * slope. Using the whole text in
 # each step would be slow, so we use a random batch, with the same slopes on average. (Hence SGD:
 # stochastic, or random, gradient descent.) Too large a rate overshoots, since slopes change on the
-# way. Ours, 100, only looks large: a slope is a mean over 32 * 64 questions, where each counts from
-# -1 to 1, or 0 if on another row. An average row gets 1 in 65, so its scores move at most 100/65,
-# or 1.5. But the space's gets 1 in 6, so up to 17. There, a score too high can land too low, then
-# too high again. So we lower the rate step by step. That also calms jostling by batches' quirks.
+# way. Ours, 100, only looks large: a slope is a mean over 32 * 64 questions, and those on other
+# rows add 0. An average row gets 1 in 65, each adding at most 1, so its scores move at most 100/65,
+# or 1.5. But the space's row gets 1 in 6: its scores can move 17, too far. A small rate would leave
+# rare rows behind, so we start high and lower it step by step. Then batches' quirks count less.
 
 model = BigramLanguageModel().to(device)
 optimizer = torch.optim.SGD(model.parameters(), learning_rate)  # applies this rule
@@ -244,11 +244,11 @@ for step in range(max_iters):
     if step % 200 == 0:
         print(f'Step {step}: loss {loss.item():.4f} on the batch')
 
-scores = model.token_embedding.weight.detach().cpu()  # without the record for gradients
+scores = model.token_embedding.weight.detach().cpu()  # the table, without its record
 learned = F.softmax(scores, dim=-1)  # the table of probabilities that the model has learned
 print(f'Learning gives a training loss of {mean_loss(learned, train_counts):.4f}.')
 
-# Learning works: we came close to the best table, except for pairs that rarely or never occur.
+# Learning works: the losses are close. (Rare and unseen pairs lag: small slopes, small moves.)
 
 # ----------------------------------------------
 # What has it learned?

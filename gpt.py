@@ -10,9 +10,9 @@ Start with bigram.py, which explains the basics of PyTorch and how a model learn
 file from top to bottom.
 
 GPT stands for generative pre-trained transformer (after Radford et al., 2018): it generates text,
-and it learns from plain text before any training for a task, such as answering questions. (Chatbots
-are over 10,000 times larger, get such training, and use tokens of several letters.) A transformer
-stacks layers (functions, most with parameters). At its heart is attention: here, each character
+and it learns from plain text before any training for a task, such as answering questions. (Most
+chatbots are over 10,000 times larger, get such training, and use multi-letter tokens.) A
+transformer stacks layers (functions, most with parameters). Its heart is attention: each character
 gathers information from itself and earlier ones. We follow Andrej Karpathy's lecture "Let's build
 GPT."
 """
@@ -126,8 +126,8 @@ def get_batch(part):
 # The model, a transformer
 #
 # The guess is computed from the context, with parameters that all contexts share. First, every
-# character becomes a vector: n_embd numbers (an embedding) that say which character it is and where
-# it stands. (Its index is only a label.) Then come the blocks. In each, every vector gathers
+# character becomes a vector: n_embd numbers (an embedding) that say which character it is (an index
+# is only a label) and where it stands. Then come the blocks. In each, every vector gathers
 # information from itself and the vectors before it (attention), and is then transformed on its own
 # (feed-forward). Finally, a layer turns each vector into scores, one per possible next character.
 #
@@ -155,7 +155,7 @@ class Head(nn.Module):
     The head multiplies each vector by three matrices of parameters, which gives three new vectors
     of head_size numbers. The query says what the character is looking for, the key says how it can
     be found, and the value is what it passes on. For example, take a head with head_size = 3 that
-    tells a character what kind came before it. A key says where its character stands, and a value
+    tells a character its predecessor's kind. A key says where its character stands, and a value
     says whether it is a vowel, a consonant, or a space. In "cat", t stands third, and the query
     matrix turns that into a strong search for the second: (0, 6, 0). The dot product of query and
     key measures how well they match: multiply entry by entry and add up.
@@ -197,10 +197,10 @@ class Head(nn.Module):
         # head can hardly learn to look elsewhere.
         scores = q @ k.mT / math.sqrt(k.shape[-1])  # (B, T, T): all query . key (mT: transposed)
 
-        # No looking ahead: a position sees itself (the first has nothing else) but not its answer.
-        # It then answers as if the piece ended there, so one pass answers all of a piece's
+        # No looking ahead: a position sees itself (the first has nothing else) but not its target.
+        # It then guesses as if the piece ended there, so one pass answers all of a piece's
         # questions. Scores above the diagonal (triu: upper triangle) become -inf, and their weights
-        # 0. (Doubling T quadruples the scores: long contexts are costly.)
+        # 0. (There are T * T scores, so long contexts are costly.)
         later = torch.ones(T, T, dtype=torch.bool, device=x.device).triu(diagonal=1)  # (T, T)
         scores = scores.masked_fill(later, float('-inf'))
 
@@ -224,8 +224,8 @@ class MultiHeadAttention(nn.Module):
     before it and also the first in its word, one row could put half its weight on each. But then t
     would get the average of two values, and might not know which is which. With two heads, it gets
     both, side by side. The heads start out with different random matrices, so they can learn to
-    look for different things. Each returns only n_embd / n_head numbers per character, so that
-    together they return n_embd.
+    look for different things. Each returns n_embd / n_head numbers per character, so more heads
+    cost no more parameters.
     """
 
     def __init__(self, num_heads, head_size):
@@ -244,11 +244,10 @@ class MultiHeadAttention(nn.Module):
 class FeedForward(nn.Module):
     """Each vector is transformed on its own: (B, T, C) -> (B, T, C).
 
-    Attention gathers clues in a vector. Here they are combined. Suppose a vector holds a number h,
-    which is 1 if the character is an "h" and 0 if not, and a number t, which is 1 if the one before
-    is a "t". The first layer and ReLU can compute max(0, h + t - 1), which is 1 for "th" and
-    otherwise 0. (A weighted sum cannot do that.) The second layer turns such findings into new
-    information: "expect an e".
+    Attention gathers clues in a vector. Here they are combined. Suppose it holds a number h, which
+    is 1 if the character is an "h" and 0 if not, and a number t, which is 1 after a "t". The first
+    layer and ReLU can compute max(0, h + t - 1), which is 1 for "th", else 0. (A weighted sum
+    cannot do that.) The second layer turns such findings into new information: "expect an e".
     """
 
     def __init__(self, n_embd):
@@ -275,12 +274,12 @@ class Block(nn.Module):
     number x, the derivative of x + f(x) is 1 + f'(x). The 1 lets the slope through, however small
     f' is. Without the 1, ten layers with f' = 0.1 would shrink it ten-billionfold.
 
-    But adding also changes the size of the numbers in x. If they double, so do all weighted sums of
-    them, such as queries and keys. Scores become four times as large, and softmax may give one
-    character all the weight. So each half, and the last layer, reads x through a layer norm (Ba et
-    al., 2016). It subtracts each vector's mean (customary; it matters little) and divides by its
-    standard deviation. Then it multiplies each number by a parameter and adds another: training,
-    not x, sets the scale.
+    But adding also changes the size of the numbers in x. If they double, so do weighted sums of
+    them, such as queries and keys. Scores grow fourfold, and softmax may give one character all the
+    weight. So each half, and the last layer, reads x through a layer norm (Ba et al., 2016). It
+    subtracts each vector's mean (customary; it matters little) and divides by its standard
+    deviation. Then it multiplies each number by a parameter and adds another: training, not x, sets
+    the scale.
     """
 
     def __init__(self, n_embd, n_head):
@@ -322,9 +321,9 @@ class GPTLanguageModel(nn.Module):
     def init_weights(self, module):
         """Draw random matrices. (From equal numbers, heads would get equal slopes and stay equal.)
 
-        Most nn.Linear here add up C products, and such sums grow like sqrt(C) (see Head). A spread
-        (std) of 1 / sqrt(C) undoes that; in trials, half of it did best. Embeddings get it, too.
-        With 1, their default, they would at first outweigh what blocks add.
+        Most layers here add up C products, with x normed. Such sums grow like sqrt(C) (see Head). A
+        spread (std) of 1 / sqrt(C) undoes that; in trials, half of it did best, also for
+        embeddings. With 1, their default, what blocks add would at first count little.
         """
         if isinstance(module, (nn.Linear, nn.Embedding)):
             nn.init.normal_(module.weight, std=0.5 / math.sqrt(n_embd))
@@ -377,10 +376,10 @@ def sample(model, length):
 # Training
 #
 # Again and again: show the model some text, measure the loss, and move the parameters to lower it.
-# In bigram.py, moves are proportional to slopes, so the rows of rare characters lag behind. Here,
-# slopes can differ 100-fold between layers: whole layers would lag. Adam (Kingma & Ba, 2015)
-# divides a slope's mean by its usual size, and AdamW (Loshchilov & Hutter, 2019) also shrinks p
-# itself. Each parameter p, with slope g, has two running averages:
+# In bigram.py, moves are proportional to slopes, so the rows of rare characters lag. Here, slopes
+# can differ 100-fold between layers: no one rate would suit all. Adam (Kingma & Ba, 2015) divides a
+# slope's mean by its usual size, and AdamW (Loshchilov & Hutter, 2019) also shrinks p itself. Each
+# parameter p, with slope g, has two running averages:
 #
 #     mean   = 0.9 * mean + 0.1 * g           the slope, averaged over about 10 steps
 #     square = 0.99 * square + 0.01 * g**2    its average square, over about 100
@@ -393,17 +392,17 @@ def sample(model, length):
 # back and forth. So disagreeing pushes mostly cancel. (Left out: both averages are corrected for
 # starting at 0, and 1e-8 is added to the root. So slopes far below 1e-8 hardly move p.)
 #
-# The third line, weight decay (here, a weight is a parameter), pulls every p toward 0. If p helps
-# in most batches, their slopes agree in pushing it back. If it serves only a few passages, such
-# pushes are rare, and p shrinks more: less is memorized.
+# The third line, weight decay (weight: a parameter), pulls every p toward 0. If p helps in most
+# batches, their slopes agree in pushing it back. If it serves only a few passages, such pushes are
+# rare, and p shrinks more: less is memorized.
 
 
 def learning_rate_at(step):
     """The rate falls to 0 step by step, so that the parameters settle.
 
-    But first it ramps up. In step 0, mean / sqrt(square) is 1 or -1, and while slopes agree from
-    batch to batch, moves stay long. At the full rate, scores would soon be too large (see Head): by
-    step 50, a head's five largest weights add up to about 0.7, with the ramp to 0.2.
+    But first it ramps up. In step 0, mean / sqrt(square) is 1 or -1, and as batches agree at first,
+    moves stay long. At the full rate, scores would be large too soon (see Head): by step 50, 5 of
+    64 characters get two thirds of a head's weight, but with the ramp, a fifth.
     """
     warmup = min(1.0, (step + 1) / (warmup_iters + 1))
     decay = 1 - step / max_iters
@@ -430,7 +429,7 @@ def learn(model, optimizer, step):
     loss.backward()
     # The gradient is the vector of all slopes. If its length (the square root of the sum of
     # squares, usually about 0.6) exceeds grad_clip, as in the first dozen steps, we scale it down.
-    # Unclipped, one of length 60 would dominate `mean` for 20 steps and, via `square`, shorten
+    # Unclipped, a rare one of 60 would dominate `mean` for 20 steps and, via `square`, shorten
     # moves for hundreds.
     nn.utils.clip_grad_norm_(model.parameters(), grad_clip)
     optimizer.step()  # move every parameter
@@ -441,8 +440,8 @@ def mean_loss(model, part):
     """The mean loss on a part of the text, cut into pieces of block_size characters.
 
     So contexts range from 1 to block_size characters. (Of a long part, we take evenly spaced
-    pieces.) The training loss ends lower, as the model also learns quirks of that text. If the
-    validation loss then rises, the model is overfitting.
+    pieces.) The training loss ends lower, as the model also learns quirks of that text. If only the
+    validation loss rises, the model is overfitting.
     """
     model.eval()  # turns dropout off
     length = (len(part) - 1) // block_size * block_size
@@ -521,11 +520,10 @@ def load_model():
 # ----------------------------------------------
 # Running
 #
-# You may skim this, up to train. Several GPUs can share the work. torchrun --nproc-per-node=4
-# gpt.py starts this program four times. Each of these processes has a number (its rank) and a copy
-# of the model. All draw the same batches, but each works on an equal share of the pieces. In
-# backward(), Parallel averages their gradients into the whole batch's, so the copies stay
-# identical.
+# Skim this, up to train. Several GPUs can share the work. torchrun --nproc-per-node=4 gpt.py starts
+# this program four times. Each of these processes has a number (its rank) and a copy of the model.
+# All draw the same batches, but each works on an equal share of the pieces. In backward(), Parallel
+# averages their gradients to the whole batch's, so the copies stay equal.
 
 rank = int(os.environ.get('RANK', 0))
 world_size = int(os.environ.get('WORLD_SIZE', 1))  # how many processes
