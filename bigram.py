@@ -225,10 +225,11 @@ class BigramLanguageModel(nn.Module):
 # How far should p move? The simplest rule is p = p - learning_rate * slope. Using the whole text in
 # each step would be slow, so we use a random batch, with the same slopes on average. (Hence SGD:
 # stochastic, or random, gradient descent.) Too large a rate overshoots, since slopes change on the
-# way. Ours, 100, only looks large: a slope is a mean over 32 * 64 questions, and those on other
-# rows add 0. An average row gets 1 in 65, each adding at most 1, so its scores move at most 100/65,
-# or 1.5. But the space's row gets 1 in 6: its scores can move 17, too far. A small rate would leave
-# rare rows behind, so we start high and lower it step by step. Then batches' quirks count less.
+# way. Ours, 100, suits most rows: a slope is a mean over 32 * 64 questions, and those on other rows
+# add 0. An average row gets 1 in 65, each adding at most 1, so its scores move at most 100/65, or
+# 1.5. The space's row gets 1 in 6: kept at 100, its scores never settle. But a small rate leaves
+# rare rows behind. So we start high and end low: common rows settle late, and batch quirks then
+# count less.
 
 model = BigramLanguageModel().to(device)
 optimizer = torch.optim.SGD(model.parameters(), learning_rate)  # applies this rule
