@@ -193,7 +193,7 @@ class BigramLanguageModel(nn.Module):
 # ----------------------------------------------
 # How does a model learn?
 #
-# To lower the loss, which way should each parameter p move? We need its slope (a derivative): how
+# To lower the loss, which way should each parameter p move? We need p's slope (a derivative): how
 # fast the loss changes as p alone changes. (If all move a little, their effects add.) If the slope
 # is 2, then raising p by 0.001 raises the loss by about 0.002, so we lower p. loss.backward()
 # computes the slopes of all parameters, together called the gradient, and adds p's slope to p.grad.
@@ -210,7 +210,7 @@ class BigramLanguageModel(nn.Module):
 # what the slopes share, such as the slope of u, only once. So one pass gives all slopes, however
 # many there are. PyTorch records every operation on the way to the loss, then goes back through the
 # record and multiplies the derivatives. If a number is used several times, its slopes from all uses
-# are added up, just as the slope of p * p is p + p.
+# are added up: for loss = p * p, the slope of p is p + p.
 #
 # For our table, we can even work out the result. Let s be the scores in the row for one question:
 #
@@ -225,11 +225,11 @@ class BigramLanguageModel(nn.Module):
 # How far should p move? The simplest rule is p = p - learning_rate * slope. Using the whole text in
 # each step would be slow, so we use a random batch, with the same slopes on average. (Hence SGD:
 # stochastic, or random, gradient descent.) Too large a rate overshoots, since slopes change on the
-# way. Ours, 100, suits most rows: a slope is a mean over 32 * 64 questions, and those on other rows
-# add 0. An average row gets 1 in 65, each adding at most 1, so its scores move at most 100/65, or
-# 1.5. The space's row gets 1 in 6: kept at 100, its scores never settle. But a small rate leaves
-# rare rows behind. So we start high and end low: common rows settle late, and batch quirks then
-# count less.
+# way. Ours, 100, looks huge, but a slope is a mean over 32 * 64 questions, and those on other rows
+# add 0. An average row gets 1 question in 65, each adding at most 1, so its scores move at most
+# 100/65, or 1.5. The space's row gets 1 in 6: moves of up to 17. Kept at 100, the rate would
+# overshoot there forever. So we start high (for rare rows) and end low. Then common rows settle,
+# too.
 
 model = BigramLanguageModel().to(device)
 optimizer = torch.optim.SGD(model.parameters(), learning_rate)  # applies this rule

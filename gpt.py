@@ -11,9 +11,10 @@ file from top to bottom.
 
 GPT stands for generative pre-trained transformer (after Radford et al., 2018): it generates text,
 and it learns from plain text before any training for a task, such as answering questions. (Most
-chatbots get both, are over 10,000 times larger, and use multi-letter tokens.) A transformer stacks
-layers (functions, most with parameters). Its heart is attention: each character gathers information
-from itself and earlier ones. We follow Andrej Karpathy's lecture "Let's build GPT."
+chatbots get such training, are over 10,000 times larger, and use multi-letter tokens.) A
+transformer stacks layers (functions, most with parameters). Its heart is attention: each character
+gathers information from itself and earlier ones. We follow Andrej Karpathy's lecture "Let's build
+GPT."
 """
 
 import math
@@ -33,7 +34,7 @@ from tqdm import tqdm
 # Skim this list. Most settings are explained where they are used.
 
 # the model
-block_size = 64  # the longest context, in characters (not n_layer's blocks)
+block_size = 64  # the longest context, in characters (not about Block)
 n_embd = 128  # how many numbers describe each character
 n_head = 2  # attention heads per block
 n_layer = 2  # blocks (see the model)
@@ -231,7 +232,7 @@ class MultiHeadAttention(nn.Module):
         super().__init__()
         # (nn.Module does not look for parameters in a plain list.)
         self.heads = nn.ModuleList([Head(head_size) for _ in range(num_heads)])
-        # The result is added to x. This layer lets each head change all of x, not just its part.
+        # Heads' results stand side by side. This layer lets each head change all of x.
         self.proj = nn.Linear(num_heads * head_size, n_embd)
         self.dropout = nn.Dropout(dropout)
 
@@ -320,8 +321,8 @@ class GPTLanguageModel(nn.Module):
     def init_weights(self, module):
         """Draw random matrices. (From equal numbers, heads would get equal slopes and stay equal.)
 
-        Most layers here add up C products with numbers normed to size 1. Such sums grow like
-        sqrt(C) (see Head). A spread (std) of 1 / sqrt(C) undoes that; in trials, half of it did
+        Most layers add up C products of a parameter and a number normed to size 1. If the
+        parameters' size (std) is 1 / sqrt(C), the sum's is 1 (see Head). In trials, half of it did
         best, also for embeddings: their default, 1, would at first outweigh what blocks add.
         """
         if isinstance(module, (nn.Linear, nn.Embedding)):
@@ -389,20 +390,20 @@ def sample(model, length):
 # If g is always 0.002, p moves just as far. But if g alternates between 2 and -2, the mean swings
 # between 0.1 and -0.1 (0.9 * -0.1 + 0.1 * 2 is about 0.1), and p moves about a twentieth as far,
 # back and forth. So disagreeing pushes mostly cancel. (Left out: both averages are corrected for
-# starting at 0, and 1e-8 is added to the root, so that it is never 0. But slopes far below 1e-8, as
-# in Block, then hardly move p.)
+# starting at 0, and 1e-8 is added to the root, so that it is never 0. Slopes far below 1e-8, like
+# 0.1**10 in Block, hardly move p.)
 #
-# The third line, weight decay (weight: a parameter), pulls every p toward 0 in every step. If p
-# helps in most batches, slopes push it back as often. If it serves only a few passages, pushes are
-# rare, but the pull is not: less is memorized.
+# The third line, weight decay (weight: a parameter), pulls every p toward 0. If p helps in most
+# batches, their slopes agree and push it back. If it helps only with a few passages, slopes mostly
+# cancel, but the pull never does: less is memorized. (Without it, the val loss ends 0.02 higher.)
 
 
 def learning_rate_at(step):
-    """The rate falls to 0, or parameters would not settle: tiny slopes move them just as far.
+    """The rate falls to 0, or batch quirks would keep moving the parameters.
 
-    But first it ramps up. Early batches agree, so mean / sqrt(square) is near 1 or -1: full moves.
-    They would fix heads on a few characters before it is clear which ones help (see Head). In runs
-    of 1,200 steps, the val loss is 1.69 without the ramp, and 1.60 with it.
+    But first it ramps up. Adam's first moves are long, whatever the slopes: in step 0, mean /
+    sqrt(square) is 1 or -1. At the full rate, heads would soon narrow to a few characters (see
+    Head), for example. Without the ramp, the val loss after 1,200 steps is 1.69, not 1.60.
     """
     warmup = min(1.0, (step + 1) / (warmup_iters + 1))
     decay = 1 - step / max_iters
@@ -427,10 +428,9 @@ def learn(model, optimizer, step):
         logits, loss = model(x, y)  # how wrong is it?
     optimizer.zero_grad()
     loss.backward()
-    # The gradient is the vector of all slopes. If its length (the square root of the sum of
-    # squares, usually about 0.6) exceeds grad_clip, as in the first dozen steps, we scale it down.
-    # Unclipped, one of 60, say, would dominate `mean` for 20 steps and, via `square`, shorten moves
-    # for hundreds.
+    # The gradient is the vector of all slopes. If its length (the root of the sum of squares)
+    # exceeds grad_clip, as in the first dozen steps, we scale it down. Unclipped, slopes 100 times
+    # the usual would rule `mean` for over 20 steps and, via `square`, shorten moves for hundreds.
     nn.utils.clip_grad_norm_(model.parameters(), grad_clip)
     optimizer.step()  # move every parameter
 
@@ -459,11 +459,10 @@ def mean_loss(model, part):
 # ----------------------------------------------
 # Saving
 #
-# You may skim this section. What does it take to continue a run as if it had never stopped? The
-# parameters. But the next step also depends on the optimizer's averages, on the step number (which
-# sets the learning rate), and on the random generator (which picks the batch). Each evaluation
-# after the first saves all this in one file, a checkpoint. (Not saved: a GPU's own generator, for
-# dropout.)
+# You may skim this. What does it take to continue a run as if it had never stopped? The parameters.
+# But the next step also depends on the optimizer's averages, on the step number (which sets the
+# learning rate), and on the random generator (which picks the batch). Each evaluation after the
+# first saves all this in one file, a checkpoint. (Not saved: a GPU's own generator, for dropout.)
 
 checkpoint = folder / checkpoint_path
 assert checkpoint.suffix == '.pt', f'{checkpoint_path=} must end in .pt'
@@ -518,16 +517,18 @@ def load_model():
 
 
 # ----------------------------------------------
-# Running Skim down to train(). Several GPUs can share the work. torchrun --nproc-per-node=4 gpt.py
-# starts this program four times. Each of these processes has a number (its rank) and a copy of the
-# model. All draw the same batches, but each works on an equal share of the pieces. In backward(),
-# Parallel averages their gradients, which gives the whole batch's, so the copies stay equal.
+# Running
+#
+# Skim down to train(). Several GPUs can share the work. torchrun --nproc-per-node=4 gpt.py starts
+# this program four times. Each of these processes has a number (its rank) and a copy of the model.
+# All draw the same batches, but each works on an equal share of the pieces. In backward(), Parallel
+# averages their gradients, which gives the whole batch's, so the copies stay equal.
 
 rank = int(os.environ.get('RANK', 0))
 world_size = int(os.environ.get('WORLD_SIZE', 1))  # how many processes
 
 
-class Parallel(nn.parallel.DistributedDataParallel):  # does the averaging
+class Parallel(nn.parallel.DistributedDataParallel):  # averages gradients
     def forward(self, x, y):
         return super().forward(x[rank::world_size], y[rank::world_size])
 
