@@ -227,9 +227,9 @@ class BigramLanguageModel(nn.Module):
 # stochastic, or random, gradient descent.) Too large a rate overshoots, since slopes change on the
 # way. Ours, 100, looks huge, but a slope is a mean over 32 * 64 questions, and those on other rows
 # add 0. An average row gets 1 question in 65, each adding at most 1, so its scores move at most
-# 100/65, or 1.5. The space's row gets 1 in 6: moves of up to 17. Kept at 100, the rate would
-# overshoot there forever. So we start high (for rare rows) and end low. Then common rows settle,
-# too.
+# 100/65, or 1.5. The space's row gets 1 in 6, 11 times as many. Kept at 100, its scores would jump
+# past the best ones and back. So we start high (for rare rows) and end low. Then common rows
+# settle.
 
 model = BigramLanguageModel().to(device)
 optimizer = torch.optim.SGD(model.parameters(), learning_rate)  # applies this rule

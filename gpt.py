@@ -12,9 +12,9 @@ file from top to bottom.
 GPT stands for generative pre-trained transformer (after Radford et al., 2018): it generates text,
 and it learns from plain text before any training for a task, such as answering questions. (Most
 chatbots get such training, are over 10,000 times larger, and use multi-letter tokens.) A
-transformer stacks layers (functions, most with parameters). Its heart is attention: each character
-gathers information from itself and earlier ones. We follow Andrej Karpathy's lecture "Let's build
-GPT."
+transformer stacks layers (functions, most with parameters). Its heart is attention: here, each
+character gathers clues from itself and earlier ones. We follow Andrej Karpathy's lecture "Let's
+build GPT."
 """
 
 import math
@@ -135,7 +135,7 @@ def get_batch(part):
 #
 # Comments use three letters for the shapes of tensors (arrays). B (batch) is the number of pieces
 # of text side by side. T (time) is the number of characters in each, at most block_size. C
-# (channels) is n_embd, the size of a vector.
+# (channels) is n_embd: numbers per vector.
 #
 #     idx       (B, T)               the text, as numbers
 #      |    token_embedding_table, position_embedding_table
@@ -152,9 +152,9 @@ class Head(nn.Module):
 
     (B, T, C) -> (B, T, head_size)
 
-    Three matrices of parameters turn each vector into three new ones: each has head_size weighted
-    sums of its numbers. The query says what the character is looking for, the key says how it can
-    be found, and the value is what it passes on. For example, take a head with head_size = 3 that
+    Three matrices of parameters turn each vector into three new ones: head_size weighted sums of
+    its numbers each. The query says what the character is looking for, the key says how it can be
+    found, and the value is what it passes on. For example, take a head with head_size = 3 that
     tells a character its predecessor's kind. A key says where its character stands, and a value
     says whether it is a vowel, a consonant, or a space. In "cat", t stands third, and the query
     matrix turns that into a strong search for the second: (0, 6, 0). The dot product of query and
@@ -193,8 +193,8 @@ class Head(nn.Module):
         # random at first, so they partly cancel: for two, (a + b)**2 is a**2 + b**2 on average, as
         # 2*a*b averages 0. So the sum's square grows like n, its size like sqrt(n). We divide by
         # that, or large heads would start with large scores. If one score is far above the rest,
-        # softmax gives it nearly all the weight, and nudging any score hardly changes that: the
-        # head can hardly learn to look elsewhere.
+        # softmax gives it nearly all the weight, whatever we nudge: slopes are about 0, and a head
+        # that starts so can hardly learn.
         scores = q @ k.mT / math.sqrt(k.shape[-1])  # (B, T, T): all query . key (mT: transposed)
 
         # No looking ahead: a position sees itself (the first has nothing else) but not its target.
@@ -209,8 +209,8 @@ class Head(nn.Module):
 
         # In training only, dropout (if not 0.0) sets some numbers to 0 at random and scales the
         # others up, so that sums stay the same on average (Srivastava et al., 2014). A guess that
-        # needs every detail of a memorized passage then often fails. So training favors guesses
-        # from several clues, none of them vital.
+        # needs every detail of a memorized passage then often fails, as one is missing. So training
+        # favors guesses from several clues, none vital.
         weights = self.dropout(weights)
 
         # Each character gets a weighted sum of the values.
@@ -232,7 +232,7 @@ class MultiHeadAttention(nn.Module):
         super().__init__()
         # (nn.Module does not look for parameters in a plain list.)
         self.heads = nn.ModuleList([Head(head_size) for _ in range(num_heads)])
-        # Heads' results stand side by side. This layer lets each head change all of x.
+        # So far, each head fills its own part. This layer spreads it over all C.
         self.proj = nn.Linear(num_heads * head_size, n_embd)
         self.dropout = nn.Dropout(dropout)
 
@@ -277,9 +277,9 @@ class Block(nn.Module):
     But adding also changes the size of the numbers in x. If they double, so do weighted sums of
     them, such as queries and keys. Scores grow fourfold, and softmax may give one character all the
     weight. So each half, and the last layer, reads x through a layer norm (Ba et al., 2016). It
-    subtracts each vector's mean (customary; it matters little) and divides by its standard
-    deviation. Then it multiplies each number by a parameter and adds another: training, not x, sets
-    the scale.
+    subtracts each vector's mean (customary) and divides by its standard deviation, so sizes are
+    about 1. Then it multiplies each number by its own parameter and adds another: training, not x,
+    sets the scale.
     """
 
     def __init__(self, n_embd, n_head):
@@ -301,10 +301,10 @@ class GPTLanguageModel(nn.Module):
     def __init__(self):
         super().__init__()
         # A head's weights come from the vectors, and an average does not depend on order. So
-        # without positions, the first block would give the t in "cat" and in "act" the same vector.
-        # Each position therefore gets a vector, added to the character's. Adding need not lose
-        # anything: training can reserve, say, half the numbers for each. Then a key can encode a
-        # position, as in Head, and a query can ask for it.
+        # without positions, one block would give the t of "cat" and of "act" the same vector. Each
+        # position therefore gets a vector, added to the character's. Adding need not lose anything:
+        # training can reserve, say, half the numbers for each. Then a key can encode a position, as
+        # in Head, and a query can ask for it.
         self.token_embedding_table = nn.Embedding(vocab_size, n_embd)
         self.position_embedding_table = nn.Embedding(block_size, n_embd)
 
@@ -321,9 +321,9 @@ class GPTLanguageModel(nn.Module):
     def init_weights(self, module):
         """Draw random matrices. (From equal numbers, heads would get equal slopes and stay equal.)
 
-        Most layers add up C products of a parameter and a number normed to size 1. If the
-        parameters' size (std) is 1 / sqrt(C), the sum's is 1 (see Head). In trials, half of it did
-        best, also for embeddings: their default, 1, would at first outweigh what blocks add.
+        Most layers add up C products of a parameter and a number normed to size 1. With parameters
+        of size (std) 1 / sqrt(C), sums have size 1 (see Head). In trials, half that did best.
+        Embeddings of size 1, the default, would at first outweigh what blocks add to x.
         """
         if isinstance(module, (nn.Linear, nn.Embedding)):
             nn.init.normal_(module.weight, std=0.5 / math.sqrt(n_embd))
@@ -377,9 +377,9 @@ def sample(model, length):
 #
 # Again and again: show the model some text, measure the loss, and move the parameters to lower it.
 # In bigram.py, moves are proportional to slopes, so the rows of rare characters lag. Here, slopes
-# can differ 100-fold between layers: no one rate would suit all. Adam (Kingma & Ba, 2015) divides a
-# slope's mean by its usual size, and AdamW (Loshchilov & Hutter, 2019) also shrinks p itself. Each
-# parameter p, with slope g, has two running averages:
+# can differ 100-fold between layers. At one rate, some lag. Adam (Kingma & Ba, 2015) divides recent
+# slopes' mean by their size; AdamW (Loshchilov & Hutter, 2019) also shrinks p. Each parameter p,
+# with slope g, has two running averages:
 #
 #     mean   = 0.9 * mean + 0.1 * g           the slope, averaged over about 10 steps
 #     square = 0.99 * square + 0.01 * g**2    its average square, over about 100
@@ -390,20 +390,20 @@ def sample(model, length):
 # If g is always 0.002, p moves just as far. But if g alternates between 2 and -2, the mean swings
 # between 0.1 and -0.1 (0.9 * -0.1 + 0.1 * 2 is about 0.1), and p moves about a twentieth as far,
 # back and forth. So disagreeing pushes mostly cancel. (Left out: both averages are corrected for
-# starting at 0, and 1e-8 is added to the root, so that it is never 0. Slopes far below 1e-8, like
-# 0.1**10 in Block, hardly move p.)
+# starting at 0, and 1e-8 is added to the root, so that it is never 0. A slope shrunk
+# ten-billionfold, see Block, hardly moves p.)
 #
-# The third line, weight decay (weight: a parameter), pulls every p toward 0. If p helps in most
-# batches, their slopes agree and push it back. If it helps only with a few passages, slopes mostly
-# cancel, but the pull never does: less is memorized. (Without it, the val loss ends 0.02 higher.)
+# The third line, weight decay (weight: a parameter), pulls every p toward 0. If slopes agree, their
+# push balances the pull at p = 1/0.2 = 5. If p helps only with a few passages, slopes mostly
+# cancel. A twentieth of the push holds p at 0.25: less is memorized (val loss: -0.02).
 
 
 def learning_rate_at(step):
     """The rate falls to 0, or batch quirks would keep moving the parameters.
 
-    But first it ramps up. Adam's first moves are long, whatever the slopes: in step 0, mean /
-    sqrt(square) is 1 or -1. At the full rate, heads would soon narrow to a few characters (see
-    Head), for example. Without the ramp, the val loss after 1,200 steps is 1.69, not 1.60.
+    But first it ramps up. In step 0, mean / sqrt(square) is 1 or -1. At the full rate, p would move
+    by 0.004, a tenth of its typical size (0.5 / sqrt(128) = 0.044). Heads, say, would narrow to a
+    few characters too soon (see Head). Without the ramp, the val loss ends at 1.55, not 1.50.
     """
     warmup = min(1.0, (step + 1) / (warmup_iters + 1))
     decay = 1 - step / max_iters
@@ -429,8 +429,9 @@ def learn(model, optimizer, step):
     optimizer.zero_grad()
     loss.backward()
     # The gradient is the vector of all slopes. If its length (the root of the sum of squares)
-    # exceeds grad_clip, as in the first dozen steps, we scale it down. Unclipped, slopes 100 times
-    # the usual would rule `mean` for over 20 steps and, via `square`, shorten moves for hundreds.
+    # exceeds grad_clip, as in the first dozen steps, we scale it down. Unclipped, one gradient 100
+    # times as long as usual would rule `mean` for 20 steps (10 * 0.9**20 > 1) and, via `square`,
+    # shorten moves for hundreds.
     nn.utils.clip_grad_norm_(model.parameters(), grad_clip)
     optimizer.step()  # move every parameter
 
@@ -440,8 +441,8 @@ def mean_loss(model, part):
     """The mean loss on a part of the text, cut into pieces of block_size characters.
 
     So contexts range from 1 to block_size characters. (Of a long part, we take evenly spaced
-    pieces.) The training loss ends lower, as the model also learns quirks of that text. If only the
-    validation loss rises, the model is overfitting.
+    pieces.) The training loss ends lower, as the model also learns quirks of that text. If the
+    other rises meanwhile, the model is overfitting.
     """
     model.eval()  # turns dropout off
     length = (len(part) - 1) // block_size * block_size
@@ -502,7 +503,7 @@ def load(model):
 def load_run(model, optimizer):
     """Load the saved run. Return its step."""
     state = load(model)
-    settings = optimizer.state_dict()['param_groups']  # this file's weight_decay etc.
+    settings = optimizer.state_dict()['param_groups']  # keep this file's settings
     optimizer.load_state_dict({**state['optimizer'], 'param_groups': settings})
     torch.set_rng_state(state['random'])
     print(f'resuming {checkpoint.name} at step {state["step"]}')
