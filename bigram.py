@@ -226,10 +226,9 @@ class BigramLanguageModel(nn.Module):
 # each step would be slow, so we use a random batch, with the same slopes on average. (Hence SGD:
 # stochastic, or random, gradient descent.) Too large a rate overshoots, since slopes change on the
 # way. Ours, 100, looks huge, but a slope is a mean over 32 * 64 questions, and those on other rows
-# add 0. An average row gets 1 question in 65, each adding at most 1, so its scores move at most
-# 100/65, or 1.5. The space's row gets 1 in 6, 11 times as many. Kept at 100, its scores would jump
-# past the best ones and back. So we start high (for rare rows) and end low. Then common rows
-# settle.
+# add 0. An average row gets 1 question in 65, each adding at most 1, so a slope is at most 1/65,
+# and a move 100/65, or 1.5. The space's row gets 1 in 6. Kept at 100, its scores would jump past
+# the best ones and back. So we start high (for rare rows) and end low. Then common rows settle.
 
 model = BigramLanguageModel().to(device)
 optimizer = torch.optim.SGD(model.parameters(), learning_rate)  # applies this rule
@@ -245,7 +244,7 @@ for step in range(max_iters):
     if step % 200 == 0:
         print(f'Step {step}: loss {loss.item():.4f} on the batch')
 
-scores = model.token_embedding.weight.detach().cpu()  # the table, without its record
+scores = model.token_embedding.weight.detach().cpu()  # the table, no longer recorded
 learned = F.softmax(scores, dim=-1)  # the table of probabilities that the model has learned
 print(f'Learning gives a training loss of {mean_loss(learned, train_counts):.4f}.')
 

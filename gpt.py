@@ -11,10 +11,9 @@ file from top to bottom.
 
 GPT stands for generative pre-trained transformer (after Radford et al., 2018): it generates text,
 and it learns from plain text before any training for a task, such as answering questions. (Most
-chatbots get such training, are over 10,000 times larger, and use multi-letter tokens.) A
-transformer stacks layers (functions, most with parameters). Its heart is attention: here, each
-character gathers clues from itself and earlier ones. We follow Andrej Karpathy's lecture "Let's
-build GPT."
+chatbots get both, are over 10,000 times larger, and use multi-letter tokens.) A transformer stacks
+layers (functions, most with parameters). Its heart is attention: here, each character gathers clues
+from itself and earlier ones. We follow Andrej Karpathy's lecture "Let's build GPT."
 """
 
 import math
@@ -152,13 +151,13 @@ class Head(nn.Module):
 
     (B, T, C) -> (B, T, head_size)
 
-    Three matrices of parameters turn each vector into three new ones: head_size weighted sums of
-    its numbers each. The query says what the character is looking for, the key says how it can be
-    found, and the value is what it passes on. For example, take a head with head_size = 3 that
-    tells a character its predecessor's kind. A key says where its character stands, and a value
-    says whether it is a vowel, a consonant, or a space. In "cat", t stands third, and the query
-    matrix turns that into a strong search for the second: (0, 6, 0). The dot product of query and
-    key measures how well they match: multiply entry by entry and add up.
+    Three matrices of parameters turn each vector into three new ones, whose head_size numbers are
+    weighted sums of the old. The query says what the character is looking for, the key says how it
+    can be found, and the value is what it passes on. For example, take a head with head_size = 3
+    that tells a character its predecessor's kind. A key says where its character stands, and a
+    value says whether it is a vowel, a consonant, or a space. In "cat", t stands third, and the
+    query matrix turns that into a strong search for the second: (0, 6, 0). The dot product of query
+    and key measures how well they match: multiply entry by entry and add up.
 
              key         query . key   / sqrt(3)   softmax   value
         c   (1, 0, 0)         0            0         0.03    (0, 1, 0)
@@ -193,14 +192,14 @@ class Head(nn.Module):
         # random at first, so they partly cancel: for two, (a + b)**2 is a**2 + b**2 on average, as
         # 2*a*b averages 0. So the sum's square grows like n, its size like sqrt(n). We divide by
         # that, or large heads would start with large scores. If one score is far above the rest,
-        # softmax gives it nearly all the weight, whatever we nudge: slopes are about 0, and a head
-        # that starts so can hardly learn.
+        # softmax gives it nearly all the weight, whatever we nudge: queries and keys have slopes of
+        # about 0, and can hardly learn.
         scores = q @ k.mT / math.sqrt(k.shape[-1])  # (B, T, T): all query . key (mT: transposed)
 
-        # No looking ahead: a position sees itself (the first has nothing else) but not its target.
-        # It then guesses as if the piece ended there, so one pass answers all of a piece's
-        # questions. Scores above the diagonal (triu: upper triangle) become -inf, and their weights
-        # 0. (There are T * T scores, so long contexts are costly.)
+        # No looking ahead, or a position could copy its target. (The first sees only itself.) Each
+        # guesses as if the piece ended there, so one pass answers all of a piece's questions.
+        # Scores above the diagonal (triu: upper triangle) become -inf, and their weights 0. (There
+        # are T * T scores, so long contexts are costly.)
         later = torch.ones(T, T, dtype=torch.bool, device=x.device).triu(diagonal=1)  # (T, T)
         scores = scores.masked_fill(later, float('-inf'))
 
@@ -232,7 +231,7 @@ class MultiHeadAttention(nn.Module):
         super().__init__()
         # (nn.Module does not look for parameters in a plain list.)
         self.heads = nn.ModuleList([Head(head_size) for _ in range(num_heads)])
-        # So far, each head fills its own part. This layer spreads it over all C.
+        # Without this layer, each head could change only its own part of x.
         self.proj = nn.Linear(num_heads * head_size, n_embd)
         self.dropout = nn.Dropout(dropout)
 
@@ -323,7 +322,7 @@ class GPTLanguageModel(nn.Module):
 
         Most layers add up C products of a parameter and a number normed to size 1. With parameters
         of size (std) 1 / sqrt(C), sums have size 1 (see Head). In trials, half that did best.
-        Embeddings of size 1, the default, would at first outweigh what blocks add to x.
+        Embeddings of about 1, the default, would at first outweigh what blocks add to x.
         """
         if isinstance(module, (nn.Linear, nn.Embedding)):
             nn.init.normal_(module.weight, std=0.5 / math.sqrt(n_embd))
@@ -377,7 +376,7 @@ def sample(model, length):
 #
 # Again and again: show the model some text, measure the loss, and move the parameters to lower it.
 # In bigram.py, moves are proportional to slopes, so the rows of rare characters lag. Here, slopes
-# can differ 100-fold between layers. At one rate, some lag. Adam (Kingma & Ba, 2015) divides recent
+# can differ 100-fold between layers. So some would lag. Adam (Kingma & Ba, 2015) divides recent
 # slopes' mean by their size; AdamW (Loshchilov & Hutter, 2019) also shrinks p. Each parameter p,
 # with slope g, has two running averages:
 #
@@ -390,20 +389,21 @@ def sample(model, length):
 # If g is always 0.002, p moves just as far. But if g alternates between 2 and -2, the mean swings
 # between 0.1 and -0.1 (0.9 * -0.1 + 0.1 * 2 is about 0.1), and p moves about a twentieth as far,
 # back and forth. So disagreeing pushes mostly cancel. (Left out: both averages are corrected for
-# starting at 0, and 1e-8 is added to the root, so that it is never 0. A slope shrunk
-# ten-billionfold, see Block, hardly moves p.)
+# starting at 0, and 1e-8 is added to the root. So a slope of 1e-10, see Block, moves p 100 times
+# less.)
 #
-# The third line, weight decay (weight: a parameter), pulls every p toward 0. If slopes agree, their
-# push balances the pull at p = 1/0.2 = 5. If p helps only with a few passages, slopes mostly
-# cancel. A twentieth of the push holds p at 0.25: less is memorized (val loss: -0.02).
+# The third line, weight decay (weight: a parameter), pulls every p toward 0. If p helps in most
+# batches, their slopes agree and push it back. If it helps only with a few passages, slopes mostly
+# cancel, but the pull never does: less is memorized. (Without it, the val loss ends 0.02 higher.)
 
 
 def learning_rate_at(step):
     """The rate falls to 0, or batch quirks would keep moving the parameters.
 
-    But first it ramps up. In step 0, mean / sqrt(square) is 1 or -1. At the full rate, p would move
-    by 0.004, a tenth of its typical size (0.5 / sqrt(128) = 0.044). Heads, say, would narrow to a
-    few characters too soon (see Head). Without the ramp, the val loss ends at 1.55, not 1.50.
+    But first it ramps up. In step 0, mean / sqrt(square) is 1 or -1: nothing cancels yet. At the
+    full rate, p would move by 0.004, a tenth of its typical size (0.5 / sqrt(128) = 0.044). Heads,
+    say, would narrow to a few characters too soon (see Head). Without the ramp, the val loss ends
+    at 1.55, not 1.50.
     """
     warmup = min(1.0, (step + 1) / (warmup_iters + 1))
     decay = 1 - step / max_iters
@@ -429,9 +429,9 @@ def learn(model, optimizer, step):
     optimizer.zero_grad()
     loss.backward()
     # The gradient is the vector of all slopes. If its length (the root of the sum of squares)
-    # exceeds grad_clip, as in the first dozen steps, we scale it down. Unclipped, one gradient 100
-    # times as long as usual would rule `mean` for 20 steps (10 * 0.9**20 > 1) and, via `square`,
-    # shorten moves for hundreds.
+    # exceeds grad_clip, as it does mostly at first, we scale it down. Unclipped, one gradient 100
+    # times as long as usual adds 0.1 * 100 to `mean` (over 1 for 20 steps) and, via `square`,
+    # shortens moves for hundreds.
     nn.utils.clip_grad_norm_(model.parameters(), grad_clip)
     optimizer.step()  # move every parameter
 
@@ -441,8 +441,8 @@ def mean_loss(model, part):
     """The mean loss on a part of the text, cut into pieces of block_size characters.
 
     So contexts range from 1 to block_size characters. (Of a long part, we take evenly spaced
-    pieces.) The training loss ends lower, as the model also learns quirks of that text. If the
-    other rises meanwhile, the model is overfitting.
+    pieces.) The training loss ends lower, as the model also learns that text's quirks. If the val
+    loss rises meanwhile, it is overfitting.
     """
     model.eval()  # turns dropout off
     length = (len(part) - 1) // block_size * block_size
