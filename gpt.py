@@ -375,8 +375,8 @@ def sample(model, length):
 # Training
 #
 # Again and again: show the model some text, measure the loss, and move the parameters to lower it.
-# In bigram.py, moves are proportional to slopes, so the rows of rare characters lag. Here, slopes
-# can differ 100-fold between layers. So some would lag. Adam (Kingma & Ba, 2015) divides recent
+# In bigram.py, moves are proportional to slopes, so the rows of rare characters lag. Here, layers'
+# slopes can differ 100-fold, so some layers would lag. Adam (Kingma & Ba, 2015) divides recent
 # slopes' mean by their size; AdamW (Loshchilov & Hutter, 2019) also shrinks p. Each parameter p,
 # with slope g, has two running averages:
 #
@@ -389,12 +389,12 @@ def sample(model, length):
 # If g is always 0.002, p moves just as far. But if g alternates between 2 and -2, the mean swings
 # between 0.1 and -0.1 (0.9 * -0.1 + 0.1 * 2 is about 0.1), and p moves about a twentieth as far,
 # back and forth. So disagreeing pushes mostly cancel. (Left out: both averages are corrected for
-# starting at 0, and 1e-8 is added to the root. So a slope of 1e-10, see Block, moves p 100 times
-# less.)
+# starting at 0, and 1e-8 is added to the root. So a slope of 1e-10, see Block, moves p 1% as far.)
 #
 # The third line, weight decay (weight: a parameter), pulls every p toward 0. If p helps in most
-# batches, their slopes agree and push it back. If it helps only with a few passages, slopes mostly
-# cancel, but the pull never does: less is memorized. (Without it, the val loss ends 0.02 higher.)
+# batches, their slopes agree and push it back. If it helps only with a few passages, other slopes,
+# mostly chance, drown it, but the pull never stops: less is memorized. (Without it: train loss
+# -0.01, val loss +0.02.)
 
 
 def learning_rate_at(step):
@@ -413,7 +413,7 @@ def learning_rate_at(step):
 # (Skim.) `with autocast` does matrix products (most of the work) in 16 bits, if wanted and fast.
 if 'cuda' in device:
     fast = torch.cuda.is_bf16_supported(including_emulation=False)
-else:  # a CPU (PyTorch before 2.11 cannot tell)
+else:  # a CPU (no public call before 2.11)
     found = torch.cpu.get_capabilities() if hasattr(torch.cpu, 'get_capabilities') else {}
     fast = found.get('avx512_bf16', False)
 autocast = torch.autocast(torch.device(device).type, torch.bfloat16, enabled=bfloat16 and fast)
@@ -429,9 +429,9 @@ def learn(model, optimizer, step):
     optimizer.zero_grad()
     loss.backward()
     # The gradient is the vector of all slopes. If its length (the root of the sum of squares)
-    # exceeds grad_clip, as it does mostly at first, we scale it down. Unclipped, one gradient 100
-    # times as long as usual adds 0.1 * 100 to `mean` (over 1 for 20 steps) and, via `square`,
-    # shortens moves for hundreds.
+    # exceeds grad_clip, as it often does early, we scale it down. Say slopes are usually 1.
+    # Unclipped, one of 100 adds 10 to `mean`, setting the direction for 20 steps, and 100 to
+    # `square`: small moves for hundreds.
     nn.utils.clip_grad_norm_(model.parameters(), grad_clip)
     optimizer.step()  # move every parameter
 
@@ -441,8 +441,8 @@ def mean_loss(model, part):
     """The mean loss on a part of the text, cut into pieces of block_size characters.
 
     So contexts range from 1 to block_size characters. (Of a long part, we take evenly spaced
-    pieces.) The training loss ends lower, as the model also learns that text's quirks. If the val
-    loss rises meanwhile, it is overfitting.
+    pieces.) The training loss ends lower, as the model also learns its text's quirks. If the val
+    loss rises meanwhile, the model is overfitting.
     """
     model.eval()  # turns dropout off
     length = (len(part) - 1) // block_size * block_size
