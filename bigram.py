@@ -274,5 +274,5 @@ for name, table in models.items():
     print(f'{name:20} {train_loss:10.4f} {val_loss:11.4f}')
 
 # The learned bigram is almost as good as the counted one, even on text that neither has seen. But a
-# loss of 2.4 is like having to pick among exp(2.4) = 11 equally likely characters. With one
+# loss of 2.4 is like a pick among exp(2.4) = 11 equally likely characters (perplexity). With one
 # character of context, we can do little better. With up to 64, gpt.py gets to 1.5 (4.5 characters).

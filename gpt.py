@@ -11,9 +11,9 @@ file from top to bottom.
 
 GPT stands for generative pre-trained transformer (after Radford et al., 2018): it generates text,
 and it learns from plain text before any training for a task, such as answering questions. (Most
-chatbots get both, are over 10,000 times larger, and use multi-letter tokens.) A transformer stacks
-layers (functions, most with parameters). Its heart is attention: here, each character gathers clues
-from itself and earlier ones. We follow Andrej Karpathy's lecture "Let's build GPT."
+chatbots get both, are over 10,000 times larger, and use longer tokens.) A transformer stacks layers
+(functions, most with parameters). Its heart is attention: here, each character gathers clues from
+itself and earlier ones. We follow Andrej Karpathy's lecture "Let's build GPT."
 """
 
 import math
@@ -393,8 +393,8 @@ def sample(model, length):
 #
 # The third line, weight decay (weight: a parameter), pulls every p toward 0. If p helps in most
 # batches, their slopes agree and push it back. If it helps only with a few passages, other slopes,
-# mostly chance, drown it, but the pull never stops: less is memorized. (Without it: train loss
-# -0.01, val loss +0.02.)
+# mostly chance, drown that push, but not the pull: less is memorized. (Without it, train loss is
+# 0.01 lower, val loss 0.02 higher.)
 
 
 def learning_rate_at(step):
@@ -429,9 +429,9 @@ def learn(model, optimizer, step):
     optimizer.zero_grad()
     loss.backward()
     # The gradient is the vector of all slopes. If its length (the root of the sum of squares)
-    # exceeds grad_clip, as it often does early, we scale it down. Say slopes are usually 1.
-    # Unclipped, one of 100 adds 10 to `mean`, setting the direction for 20 steps, and 100 to
-    # `square`: small moves for hundreds.
+    # exceeds grad_clip, as often early on, we scale it down. Unclipped, a slope 100 times the usual
+    # u adds 10u to `mean`, setting the direction for 20 steps, and 100u**2 to `square`: small moves
+    # for hundreds.
     nn.utils.clip_grad_norm_(model.parameters(), grad_clip)
     optimizer.step()  # move every parameter
 
