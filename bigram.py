@@ -224,11 +224,11 @@ class BigramLanguageModel(nn.Module):
 
 # How far should p move? The simplest rule is p = p - learning_rate * slope. Using the whole text in
 # each step would be slow, so we use a random batch, with the same slopes on average. (Hence SGD:
-# stochastic, or random, gradient descent.) Too large a rate overshoots, since slopes change on the
-# way. Ours, 100, looks huge, but a slope is a mean over 32 * 64 questions, and those on other rows
-# add 0. An average row gets 1 question in 65, each adding at most 1, so a slope is at most 1/65,
-# and a move 100/65, or 1.5. The space's row gets 1 in 6. Kept at 100, its scores would jump past
-# the best ones and back. So we start high (for rare rows) and end low. Then common rows settle.
+# stochastic, or random, gradient descent.) A low rate takes many steps. A high one overshoots,
+# since slopes change on the way. Ours, 100, looks high, but slopes are small here: each is a mean
+# over 32 * 64 questions, and those on other rows add 0. Step by step, the rate falls to 0, so that
+# the scores settle. (Kept at 100, they would jump about to the end, and the loss would be 0.02
+# higher.)
 
 model = BigramLanguageModel().to(device)
 optimizer = torch.optim.SGD(model.parameters(), learning_rate)  # applies this rule

@@ -22,7 +22,7 @@ def test_the_mistake_is_noticed(monkeypatch, name):
     file = 'bigram.py' if 'bigram' in test else 'gpt.py'
     monkeypatch.setattr(helpers, 'BROKEN', [(file, ours, mistake)])
     helpers.read(file)  # it has to apply
-    options = ['-q', '-x', '-p', 'no:cacheprovider', '--capture=no', f'--rootdir={FOLDER}']
+    options = ['-q', '-x', '-n0', '-p', 'no:cacheprovider', '--capture=no', f'--rootdir={FOLDER}']
     with contextlib.redirect_stdout(io.StringIO()) as output:
         code = pytest.main([*options, f'{FOLDER}/{test}'])
     assert code == pytest.ExitCode.TESTS_FAILED, f'{test} did not fail'

@@ -181,7 +181,8 @@ def test_comments_about_shapes_are_true(tiny, tmp_path):
         """Python calls this before each line, and when a function returns."""
         if frame.f_code.co_filename != str(path) or frame.f_code.co_name.startswith('<'):
             return None
-        line = lines.pop(frame, None)  # the one that has just been computed
+        again = event == 'line' and lines.get(frame) == frame.f_lineno  # a comprehension's round
+        line = None if again else lines.pop(frame, None)  # the one that has just been computed
         if line in comments:
             name, shape = comments[line]
             seen = tuple((argument if name == 'return' else frame.f_locals[name]).shape)

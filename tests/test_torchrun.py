@@ -14,14 +14,14 @@ from helpers import CHECKPOINT, copy, equal, finish, quick, read_checkpoint, ste
 HAS_GLOO = os.name == 'posix' and torch.distributed.is_gloo_available()  # it connects processes
 pytestmark = pytest.mark.skipif(not HAS_GLOO, reason='needs POSIX and gloo')
 SETTINGS = {**helpers.TINY, 'max_iters': 60, 'eval_interval': 20}
+GPU = "torch._C._get_accelerator = lambda: torch.device('cuda')"  # as if the machine had one
 TWO = ('--standalone', '--nproc-per-node=2')
 
 
 def start(folder, *options, edits=(), **settings):
     """Start torchrun with the program in a folder, with SETTINGS and others."""
     path = copy(folder, edits=edits, **{**SETTINGS, **settings})
-    command = ('-m', 'torch.distributed.run', *options, path)
-    return helpers.start(*command, start_new_session=True)
+    return helpers.start('-m', 'torch.distributed.run', *options, path, start_new_session=True)
 
 
 def two_ranks(folder, code=0, **options):
@@ -29,7 +29,7 @@ def two_ranks(folder, code=0, **options):
     path, runs = copy(folder, **{**SETTINGS, **options}), []
     shared = {'WORLD_SIZE': '2', 'MASTER_ADDR': 'localhost', 'MASTER_PORT': str(get_free_port())}
     for rank in ('0', '1'):
-        patch = f'import os; os.environ.update({ ({**shared, "RANK": rank}) })'
+        patch = f'import os, torch; {GPU}; os.environ.update({ ({**shared, "RANK": rank}) })'
         runs.append(helpers.Running(path, patches=[patch]))
     return [run.end(code) for run in runs]
 
