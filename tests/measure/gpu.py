@@ -1,4 +1,4 @@
-"""Everything that only a GPU can show, in one command of at most 8 minutes (on an H100).
+"""Everything that only a GPU can show, in one command (about 9 minutes on an H200).
 
     python tests/measure/gpu.py --nanogpt nanoGPT --output gpu.json
 
