@@ -99,7 +99,7 @@ def mean_loss(probs, counts):
     """How badly does a table of probabilities predict the pairs that were counted?
 
     A table gives each character but the first a probability, given the one before. The product is
-    the probability of them all: larger for a better table, but far too small for a float.
+    the probability of them all: the larger, the better. But it is far too small for a float.
     Logarithms turn it into a sum of terms that are at most 0. We want a number that is small for a
     good model, whatever the length of the text, so the loss is the mean of -ln(probability). It is
     0 for a model that is always certain and right, -ln(1/65) = 4.17 for one that considers all 65
@@ -112,7 +112,7 @@ def mean_loss(probs, counts):
 
 train_counts = count_pairs(train_data)
 val_counts = count_pairs(val_data)
-counted = train_counts / train_counts.sum(dim=1, keepdim=True)  # a table: each used row sums to 1
+counted = train_counts / train_counts.sum(dim=1, keepdim=True)  # each row, divided by its sum
 
 print('\nHow well can we guess?\n')
 print(f'Counting gives a training loss of {mean_loss(counted, train_counts):.4f}.')
@@ -121,7 +121,7 @@ print(f'Counting gives a training loss of {mean_loss(counted, train_counts):.4f}
 # can be judged alone. Let c[j] be its counted probability of character j, and q[j] another table's.
 # Leave out any j with c[j] = 0: it adds no loss. The c[j] still sum to 1, the q[j] to at most 1. As
 # j comes next in a fraction c[j] of cases, the losses are -sum(c * ln(c)) and -sum(c * ln(q)). ln
-# bends down, so ln(x) <= x - 1, its tangent at 1. With x = q / c, the second minus the first is
+# bends down, so ln(x) <= x - 1, its tangent at 1. With x = q / c, q's loss minus c's is
 #
 #     -sum(c * ln(q / c)) >= -sum(c * (q / c - 1)) = sum(c) - sum(q) >= 0
 
@@ -225,17 +225,17 @@ class BigramLanguageModel(nn.Module):
 # How far should p move? The simplest rule is p = p - learning_rate * slope. Using the whole text in
 # each step would be slow, so we use a random batch, with the same slopes on average. (Hence SGD:
 # stochastic, or random, gradient descent.) A low rate takes many steps. A high one overshoots,
-# since slopes change on the way. Ours, 100, looks high, but slopes are small here: each is a mean
-# over 32 * 64 questions, and those on other rows add 0. Step by step, the rate falls to 0, so that
-# the scores settle. (Kept at 100, they would jump about to the end, and the loss would be 0.02
-# higher.)
+# since slopes change on the way. Ours, 100, looks high, but slopes are small: if a row gets 1 in 65
+# of the questions, its slopes are at most 1/65, as the others add 0 to the mean. Step by step, the
+# rate falls to 0, so that the scores settle. (At a constant 100, they would jump about to the end,
+# and the loss would be about 0.02 higher.)
 
 model = BigramLanguageModel().to(device)
 optimizer = torch.optim.SGD(model.parameters(), learning_rate)  # applies this rule
 
 print('\nCan we learn to guess as well?\n')
 for step in range(max_iters):
-    optimizer.param_groups[0]['lr'] = learning_rate * (1 - step / max_iters)  # for this step
+    optimizer.param_groups[0]['lr'] = learning_rate * (1 - step / max_iters)  # this step's rate
     x, y = get_batch(train_data)
     logits, loss = model(x, y)  # how wrong is the model on this batch?
     optimizer.zero_grad()  # forget the last gradient: backward() adds to it
@@ -273,6 +273,6 @@ for name, table in models.items():
     train_loss, val_loss = mean_loss(probs, train_counts), mean_loss(probs, val_counts)
     print(f'{name:20} {train_loss:10.4f} {val_loss:11.4f}')
 
-# The learned bigram is almost as good as the counted one, even on text that neither has seen. But a
-# loss of 2.4 is like a pick among exp(2.4) = 11 equally likely characters (perplexity). With one
+# The learned bigram is almost as good as the counted one, even on text that neither has seen. But
+# its loss, 2.4, is like a pick among exp(2.4) = 11 equally likely characters (perplexity). With one
 # character of context, we can do little better. With up to 64, gpt.py gets to 1.5 (4.5 characters).

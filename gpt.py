@@ -3,8 +3,8 @@
     python gpt.py
 
 This trains a model on the plays in input.txt (two or three minutes on two CPU cores) and prints a
-sample. Watch the val loss fall from 4.3 (random probabilities; equal ones give 4.17) to 1.5, as
-noise turns into dialogue.
+sample. Watch the val loss fall from 4.3 (random guesses; equal ones give 4.17) to 1.5, as noise
+turns into dialogue.
 
 Start with bigram.py, which explains the basics of PyTorch and how a model learns. Then read this
 file from top to bottom.
@@ -33,16 +33,16 @@ from tqdm import tqdm
 # Skim this list. Most settings are explained where they are used.
 
 # the model
-block_size = 64  # the longest context, in characters (not about Block)
+block_size = 64  # the longest context, in characters
 n_embd = 128  # how many numbers describe each character
 n_head = 2  # attention heads per block
-n_layer = 2  # blocks (see the model)
+n_layer = 2  # blocks of layers (unrelated to block_size)
 dropout = 0.0  # share of numbers zeroed at random in training (against memorizing)
 
 # training
 max_iters = 3200  # training steps (about six times through the text)
 batch_size = 32  # pieces of text per step
-learning_rate = 4e-3  # step size for a steady slope (see Training)
+learning_rate = 4e-3  # how far a steady slope moves a parameter
 warmup_iters = 100  # steps over which the learning rate ramps up
 weight_decay = 0.2  # how strongly parameters are pulled toward zero
 grad_clip = 1.0  # the longest gradient allowed (see learn)
@@ -52,7 +52,7 @@ seed = 1337  # the same seed repeats all random choices
 
 # the sample
 prompt = ''  # how it begins
-max_new_tokens = 500  # how much to write (a token is a unit of text, here a character)
+max_new_tokens = 500  # how much to write (a token is a character here)
 temperature = 0.8  # below 1, the likeliest character gains; above 1, it loses
 
 # files, next to this one
@@ -155,9 +155,9 @@ class Head(nn.Module):
     weighted sums of the old. The query says what the character is looking for, the key says how it
     can be found, and the value is what it passes on. For example, take a head with head_size = 3
     that tells a character its predecessor's kind. A key says where its character stands, and a
-    value says whether it is a vowel, a consonant, or a space. In "cat", t stands third, and the
-    query matrix turns that into a strong search for the second: (0, 6, 0). The dot product of query
-    and key measures how well they match: multiply entry by entry and add up.
+    value says whether it is a vowel, a consonant, or a space. In "cat", t's vector says "third",
+    which the query matrix turns into a strong search for "second": (0, 6, 0). The dot product of
+    query and key measures how well they match: multiply entry by entry and add up.
 
              key         query . key   / sqrt(3)   softmax   value
         c   (1, 0, 0)         0            0         0.03    (0, 1, 0)
@@ -188,12 +188,12 @@ class Head(nn.Module):
         k = self.key(x)  # (B, T, head_size)
         v = self.value(x)  # (B, T, head_size)
 
-        # A query's dot product with a key is a sum of n = head_size products. Their signs are
-        # random at first, so they partly cancel: for two, (a + b)**2 is a**2 + b**2 on average, as
-        # 2*a*b averages 0. So the sum's square grows like n, its size like sqrt(n). We divide by
-        # that, or large heads would start with large scores. If one score is far above the rest,
-        # softmax gives it nearly all the weight, whatever we nudge: queries and keys have slopes of
-        # about 0, and can hardly learn.
+        # A query's dot product with a key is a sum of n = head_size products. As matrices start
+        # random, the products have random signs and partly cancel: for two, (a + b)**2 is a**2 +
+        # b**2 on average, as 2*a*b averages 0. So the sum's square grows like n, its size like
+        # sqrt(n). We divide by that, or large heads would start with large scores. If one score is
+        # far above the rest, softmax gives it nearly all the weight. Nudging queries and keys
+        # hardly changes that, so their slopes are about 0: they hardly learn.
         scores = q @ k.mT / math.sqrt(k.shape[-1])  # (B, T, T): all query . key (mT: transposed)
 
         # No looking ahead, or a position could copy its target. (The first sees only itself.) Each
@@ -208,7 +208,7 @@ class Head(nn.Module):
 
         # In training only, dropout (if not 0.0) sets some numbers to 0 at random and scales the
         # others up, so that sums stay the same on average (Srivastava et al., 2014). A guess that
-        # needs every detail of a memorized passage then often fails, as one is missing. So training
+        # needs every detail of a memorized passage then often fails for lack of one. So training
         # favors guesses from several clues, none vital.
         weights = self.dropout(weights)
 
@@ -229,9 +229,9 @@ class MultiHeadAttention(nn.Module):
 
     def __init__(self, num_heads, head_size):
         super().__init__()
-        # (nn.Module does not look for parameters in a plain list.)
+        # (nn.Module finds no parameters in a plain list.)
         self.heads = nn.ModuleList([Head(head_size) for _ in range(num_heads)])
-        # Without this layer, each head could change only its own part of x.
+        # Without this layer, each head could add only to its own part of x (see Block).
         self.proj = nn.Linear(num_heads * head_size, n_embd)
         self.dropout = nn.Dropout(dropout)
 
@@ -254,7 +254,7 @@ class FeedForward(nn.Module):
         # nn.Sequential runs these one after another. ReLU is max(0, x). Without it, two linear
         # layers could do no more than one, as weighted sums of weighted sums are weighted sums.
         self.net = nn.Sequential(
-            nn.Linear(n_embd, 4 * n_embd),  # many detectors; 4 is customary
+            nn.Linear(n_embd, 4 * n_embd),  # many detectors
             nn.ReLU(),
             nn.Linear(4 * n_embd, n_embd),
             nn.Dropout(dropout),
@@ -300,7 +300,7 @@ class GPTLanguageModel(nn.Module):
     def __init__(self):
         super().__init__()
         # A head's weights come from the vectors, and an average does not depend on order. So
-        # without positions, one block would give the t of "cat" and of "act" the same vector. Each
+        # without positions, block 1 would give the t of "cat" and of "act" the same vector. Each
         # position therefore gets a vector, added to the character's. Adding need not lose anything:
         # training can reserve, say, half the numbers for each. Then a key can encode a position, as
         # in Head, and a query can ask for it.
@@ -320,8 +320,8 @@ class GPTLanguageModel(nn.Module):
     def init_weights(self, module):
         """Draw random matrices. (From equal numbers, heads would get equal slopes and stay equal.)
 
-        The numbers are small, as a sum of C products grows like sqrt(C) (see Head). Parameters of
-        size (std) 1 / sqrt(C) make up for that. In trials, half that size did best.
+        A sum of C products grows like sqrt(C) (see Head). If inputs have size 1, parameters of size
+        (std) 1 / sqrt(C) give sums of size 1. In trials, half did best.
         """
         if isinstance(module, (nn.Linear, nn.Embedding)):
             nn.init.normal_(module.weight, std=0.5 / math.sqrt(n_embd))
@@ -335,7 +335,7 @@ class GPTLanguageModel(nn.Module):
         assert T <= block_size, f'{T} characters are more than {block_size=}'
         tok_emb = self.token_embedding_table(idx)  # (B, T, C)
         pos_emb = self.position_embedding_table(torch.arange(T, device=idx.device))  # (T, C)
-        x = tok_emb + pos_emb  # (B, T, C)
+        x = tok_emb + pos_emb  # (B, T, C): adds pos_emb to each piece
         x = self.blocks(x)  # (B, T, C)
         x = self.ln_f(x)  # (B, T, C)
         logits = self.lm_head(x)  # (B, T, vocab_size)
@@ -375,9 +375,9 @@ def sample(model, length):
 #
 # Again and again: show the model some text, measure the loss, and move the parameters to lower it.
 # In bigram.py, moves are proportional to slopes, so the rows of rare characters lag. Here, layers'
-# slopes can differ 100-fold, so some layers would lag. Adam (Kingma & Ba, 2015) divides recent
-# slopes' mean by their size; AdamW (Loshchilov & Hutter, 2019) also shrinks p. Each parameter p,
-# with slope g, has two running averages:
+# slopes can differ 100-fold, so some layers would lag. Adam (Kingma & Ba, 2015) divides each
+# slope's recent mean by its recent size; AdamW (Loshchilov & Hutter, 2019) also shrinks p. Each
+# parameter p, with slope g, has two running averages:
 #
 #     mean   = 0.9 * mean + 0.1 * g           the slope, averaged over about 10 steps
 #     square = 0.99 * square + 0.01 * g**2    its average square, over about 100
@@ -391,18 +391,18 @@ def sample(model, length):
 # out: both averages are corrected for starting at 0, and 1e-8 is added to the root.)
 #
 # The third line, weight decay (weight: a parameter), pulls every p toward 0. So p stays far from 0
-# only if slopes keep pushing it there. A common pattern does that in nearly every batch, a passage
-# that occurs once does not. So less is memorized. (Without weight decay, the train loss is 0.01
-# lower, but the val loss 0.02 higher.)
+# only if slopes keep pushing it there. A common pattern does that in most batches; a passage that
+# occurs once, in about 6 of 3200. So it is memorized less. (Without weight decay, the train loss is
+# 0.01 lower, but the val loss 0.02 higher.)
 
 
 def learning_rate_at(step):
     """The rate falls to 0, or batch quirks would keep moving the parameters.
 
     But first it ramps up. In step 0, mean / sqrt(square) is 1 or -1: nothing cancels yet. At the
-    full rate, p would move by 0.004, a tenth of its typical size (0.5 / sqrt(128) = 0.044). Heads,
-    say, would narrow to a few characters too soon (see Head). Without the ramp, the val loss ends
-    0.05 higher.
+    full rate, each p would move by 0.004. In a sum of 128 products, this adds up: queries of size
+    0.5 would change by 0.1 to 0.3. Within 50 steps, scores would be so large that heads narrow to a
+    few characters (see Head). Without the ramp, the val loss ends 0.05 higher.
     """
     warmup = min(1.0, (step + 1) / (warmup_iters + 1))
     decay = 1 - step / max_iters
@@ -412,7 +412,7 @@ def learning_rate_at(step):
 # (Skim.) `with autocast` does matrix products (most of the work) in 16 bits, if wanted and fast.
 if 'cuda' in device:
     fast = torch.cuda.is_bf16_supported(including_emulation=False)
-else:  # a CPU (no public call before 2.11)
+else:  # a CPU (no public call before PyTorch 2.11)
     found = torch.cpu.get_capabilities() if hasattr(torch.cpu, 'get_capabilities') else {}
     fast = found.get('avx512_bf16', False)
 autocast = torch.autocast(torch.device(device).type, torch.bfloat16, enabled=bfloat16 and fast)
@@ -428,9 +428,8 @@ def learn(model, optimizer, step):
     optimizer.zero_grad()
     loss.backward()
     # The gradient is the vector of all slopes. If its length (the root of the sum of squares)
-    # exceeds grad_clip, as often early on, we scale it down. So a batch with huge slopes cannot
-    # rule mean and square for many steps. (This is a safeguard. Here, the loss is about the same
-    # without it.)
+    # exceeds grad_clip (common early on), we scale it down. So no odd batch can rule the averages,
+    # and so the moves, for many steps. (A safeguard: here, the loss is about the same without it.)
     nn.utils.clip_grad_norm_(model.parameters(), grad_clip)
     optimizer.step()  # move every parameter
 
@@ -440,8 +439,8 @@ def mean_loss(model, part):
     """The mean loss on a part of the text, cut into pieces of block_size characters.
 
     So contexts range from 1 to block_size characters. (Of a long part, we take evenly spaced
-    pieces.) The training loss ends lower, as the model also learns its text's quirks. If the val
-    loss rises meanwhile, the model is overfitting.
+    pieces.) The training loss ends lower: some of its text is memorized, and the other text has
+    other names, say. If the val loss begins to rise, the model is overfitting.
     """
     model.eval()  # turns dropout off
     length = (len(part) - 1) // block_size * block_size
@@ -476,7 +475,7 @@ def save(model, optimizer, step, first_save):
     state = {
         'config': config,
         'step': step,
-        'model': model.state_dict(),  # its parameters, by name
+        'model': model.state_dict(),  # parameters, by name
         'optimizer': optimizer.state_dict(),
         'random': torch.get_rng_state(),
     }
@@ -502,7 +501,7 @@ def load(model):
 def load_run(model, optimizer):
     """Load the saved run. Return its step."""
     state = load(model)
-    settings = optimizer.state_dict()['param_groups']  # keep this file's settings
+    settings = optimizer.state_dict()['param_groups']  # keep gpt.py's settings
     optimizer.load_state_dict({**state['optimizer'], 'param_groups': settings})
     torch.set_rng_state(state['random'])
     print(f'resuming {checkpoint.name} at step {state["step"]}')
@@ -519,7 +518,7 @@ def load_model():
 # ----------------------------------------------
 # Running
 #
-# Skim down to train(). Several GPUs can share the work. torchrun --nproc-per-node=4 gpt.py starts
+# Skim all but train(). Several GPUs can share the work. torchrun --nproc-per-node=4 gpt.py starts
 # this program four times. Each of these processes has a number (its rank) and a copy of the model.
 # All draw the same batches, but each works on an equal share of the pieces. In backward(), Parallel
 # averages their gradients, which gives the whole batch's, so the copies stay equal.
