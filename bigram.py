@@ -225,10 +225,10 @@ class BigramLanguageModel(nn.Module):
 # How far should p move? The simplest rule is p = p - learning_rate * slope. Using the whole text in
 # each step would be slow, so we use a random batch, with the same slopes on average. (Hence SGD:
 # stochastic, or random, gradient descent.) A low rate takes many steps. A high one overshoots,
-# since slopes change on the way. Ours, 100, looks high, but slopes are small: if a row gets 1 in 65
-# of the questions, its slopes are at most 1/65, as the others add 0 to the mean. Step by step, the
-# rate falls to 0, so that the scores settle. (At a constant 100, they would jump about to the end,
-# and the loss would be about 0.02 higher.)
+# since slopes change on the way. Ours, 100, looks high. But an average row gets only 1 in 65 of the
+# questions, and the others add 0 to the mean. So its slopes are at most 1/65, and its moves 100/65
+# = 1.5. Common rows move further, and jump about. So the rate falls to 0 step by step, and they
+# settle. (At a constant 100, the loss would end 0.01 to 0.06 higher.)
 
 model = BigramLanguageModel().to(device)
 optimizer = torch.optim.SGD(model.parameters(), learning_rate)  # applies this rule
@@ -274,5 +274,6 @@ for name, table in models.items():
     print(f'{name:20} {train_loss:10.4f} {val_loss:11.4f}')
 
 # The learned bigram is almost as good as the counted one, even on text that neither has seen. But
-# its loss, 2.4, is like a pick among exp(2.4) = 11 equally likely characters (perplexity). With one
-# character of context, we can do little better. With up to 64, gpt.py gets to 1.5 (4.5 characters).
+# its loss, 2.4, is that of a pick among exp(2.4) = 11 equally likely characters (perplexity). With
+# one character of context, we can do little better. With up to 64, gpt.py gets to 1.5 (4.5
+# characters).

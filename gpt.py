@@ -3,7 +3,7 @@
     python gpt.py
 
 This trains a model on the plays in input.txt (two or three minutes on two CPU cores) and prints a
-sample. Watch the val loss fall from 4.3 (random guesses; equal ones give 4.17) to 1.5, as noise
+sample. Watch the val loss fall from 4.3 (random scores; equal ones give 4.17) to 1.5, as noise
 turns into dialogue.
 
 Start with bigram.py, which explains the basics of PyTorch and how a model learns. Then read this
@@ -11,7 +11,7 @@ file from top to bottom.
 
 GPT stands for generative pre-trained transformer (after Radford et al., 2018): it generates text,
 and it learns from plain text before any training for a task, such as answering questions. (Most
-chatbots get both, are over 10,000 times larger, and use longer tokens.) A transformer stacks layers
+chatbots are over 10,000 times larger, and use longer tokens.) A transformer stacks layers
 (functions, most with parameters). Its heart is attention: here, each character gathers clues from
 itself and earlier ones. We follow Andrej Karpathy's lecture "Let's build GPT."
 """
@@ -62,7 +62,7 @@ resume = False  # True: continue the saved run (if finished, evaluate and sample
 
 # the hardware
 device = 'cuda' if torch.cuda.is_available() else 'cpu'  # a CUDA GPU, if there is one
-bfloat16 = True  # 16-bit numbers, where the hardware has them: faster, but less precise
+bfloat16 = True  # 16-bit numbers, where we know them to be fast; less precise
 
 # For a GPU: a model 26 times this size (three minutes on an H200). To try it, uncomment this.
 # block_size, n_embd, n_head, n_layer, dropout = 256, 384, 6, 6, 0.2
@@ -155,9 +155,9 @@ class Head(nn.Module):
     weighted sums of the old. The query says what the character is looking for, the key says how it
     can be found, and the value is what it passes on. For example, take a head with head_size = 3
     that tells a character its predecessor's kind. A key says where its character stands, and a
-    value says whether it is a vowel, a consonant, or a space. In "cat", t's vector says "third",
-    which the query matrix turns into a strong search for "second": (0, 6, 0). The dot product of
-    query and key measures how well they match: multiply entry by entry and add up.
+    value says whether it is a vowel, a consonant, or a space. In "cat", t's vector has a 1 for
+    "third", which the query matrix turns into a 6 for "second": (0, 6, 0). The dot product of query
+    and key measures how well they match: multiply entry by entry and add up.
 
              key         query . key   / sqrt(3)   softmax   value
         c   (1, 0, 0)         0            0         0.03    (0, 1, 0)
@@ -191,8 +191,8 @@ class Head(nn.Module):
         # A query's dot product with a key is a sum of n = head_size products. As matrices start
         # random, the products have random signs and partly cancel: for two, (a + b)**2 is a**2 +
         # b**2 on average, as 2*a*b averages 0. So the sum's square grows like n, its size like
-        # sqrt(n). We divide by that, or large heads would start with large scores. If one score is
-        # far above the rest, softmax gives it nearly all the weight. Nudging queries and keys
+        # sqrt(n). We divide by that, or larger heads would start with larger scores. If one score
+        # is far above the rest, softmax gives it nearly all the weight. Nudging queries and keys
         # hardly changes that, so their slopes are about 0: they hardly learn.
         scores = q @ k.mT / math.sqrt(k.shape[-1])  # (B, T, T): all query . key (mT: transposed)
 
@@ -245,8 +245,9 @@ class FeedForward(nn.Module):
 
     Attention gathers clues in a vector. Here they are combined. Suppose a vector holds a number h,
     which is 1 if the character is an "h" and 0 if not, and a number t, which is 1 after a "t". The
-    first layer and ReLU can compute max(0, h + t - 1), which is 1 for "th", else 0. (A weighted sum
-    cannot do that.) The second layer turns such findings into new information: "expect an e".
+    first layer and ReLU can compute max(0, h + t - 1), where -1 is a bias: 1 for "th", else 0. (A
+    weighted sum cannot do that.) The second layer turns such findings into new information: "expect
+    an e".
     """
 
     def __init__(self, n_embd):
@@ -307,11 +308,11 @@ class GPTLanguageModel(nn.Module):
         self.token_embedding_table = nn.Embedding(vocab_size, n_embd)
         self.position_embedding_table = nn.Embedding(block_size, n_embd)
 
-        # Why several blocks? Suppose a piece has the name "Wolmer" and ends in "Wol". In the first
-        # block, the m can gather that an l came before it. In the second, m's key can say "after an
-        # l" and its value "m". The final l's query can seek such keys, so the l can predict m (an
-        # induction head; Elhage et al., 2021). In a single block, the m's key is made before the m
-        # has gathered anything.
+        # Why several blocks? Suppose a piece ends in "Wol", and its only other l is in "Wolmer". In
+        # the first block, the m can gather that an l came before it. In the second, m's key can say
+        # "after an l" and its value "m". The final l's query can seek such keys, so the l can
+        # predict m (an induction head; Elhage et al., 2021). In a single block, the m's key is made
+        # before the m has gathered anything.
         self.blocks = nn.Sequential(*[Block(n_embd, n_head) for _ in range(n_layer)])
         self.ln_f = nn.LayerNorm(n_embd)  # f: final
         self.lm_head = nn.Linear(n_embd, vocab_size)  # lm: language model
@@ -321,7 +322,7 @@ class GPTLanguageModel(nn.Module):
         """Draw random matrices. (From equal numbers, heads would get equal slopes and stay equal.)
 
         A sum of C products grows like sqrt(C) (see Head). If inputs have size 1, parameters of size
-        (std) 1 / sqrt(C) give sums of size 1. In trials, half did best.
+        (std) 1 / sqrt(C) give sums of size 1. Half that, also for embeddings, was best in trials.
         """
         if isinstance(module, (nn.Linear, nn.Embedding)):
             nn.init.normal_(module.weight, std=0.5 / math.sqrt(n_embd))
@@ -352,7 +353,6 @@ class GPTLanguageModel(nn.Module):
             logits = logits[:, -1]  # (B, vocab_size): what may come after the last one?
 
             # A temperature below 1 widens the gaps between the logits: fewer slips, less variety.
-            # We draw at random, as in bigram.py.
             probs = F.softmax(logits / temperature, dim=-1)  # (B, vocab_size)
             idx_next = torch.multinomial(probs, num_samples=1, generator=generator)  # (B, 1)
             idx = torch.cat((idx, idx_next), dim=1)  # (B, T + 1)
@@ -387,22 +387,22 @@ def sample(model, length):
 # If g is always 2, the mean becomes 2 and the square 4, so p moves by learning_rate in each step.
 # If g is always 0.002, p moves just as far. But if g alternates between 2 and -2, the square is
 # still 4, while the mean swings between 0.1 and -0.1 (0.9 * -0.1 + 0.1 * 2 is about 0.1). So p
-# moves only about a twentieth as far, back and forth: pushes that disagree mostly cancel. (Left
-# out: both averages are corrected for starting at 0, and 1e-8 is added to the root.)
+# moves about a twentieth as far, back and forth: pushes that disagree mostly cancel. (Left out:
+# both averages are corrected for starting at 0, and 1e-8 added to the root.)
 #
-# The third line, weight decay (weight: a parameter), pulls every p toward 0. So p stays far from 0
-# only if slopes keep pushing it there. A common pattern does that in most batches; a passage that
-# occurs once, in about 6 of 3200. So it is memorized less. (Without weight decay, the train loss is
-# 0.01 lower, but the val loss 0.02 higher.)
+# The third line, weight decay (weight: a parameter), takes up to 0.08% off every p in each step. So
+# p stays large only if slopes keep pushing it. What serves a common pattern is pushed in most
+# batches; what serves one passage only, in about 6 of 3200, so it fades. (Without decay, train loss
+# is 0.01 lower, val loss 0.01 to 0.02 higher.)
 
 
 def learning_rate_at(step):
     """The rate falls to 0, or batch quirks would keep moving the parameters.
 
     But first it ramps up. In step 0, mean / sqrt(square) is 1 or -1: nothing cancels yet. At the
-    full rate, each p would move by 0.004. In a sum of 128 products, this adds up: queries of size
-    0.5 would change by 0.1 to 0.3. Within 50 steps, scores would be so large that heads narrow to a
-    few characters (see Head). Without the ramp, the val loss ends 0.05 higher.
+    full rate, each p would move by 0.004, and a query, a sum of 128 products, by up to 128 * 0.004
+    = 0.5, its whole size. By step 50, heads would look at only 2 to 10 characters instead of 45,
+    too early to know which. Partly for this, the val loss would end 0.05 higher.
     """
     warmup = min(1.0, (step + 1) / (warmup_iters + 1))
     decay = 1 - step / max_iters
@@ -428,8 +428,8 @@ def learn(model, optimizer, step):
     optimizer.zero_grad()
     loss.backward()
     # The gradient is the vector of all slopes. If its length (the root of the sum of squares)
-    # exceeds grad_clip (common early on), we scale it down. So no odd batch can rule the averages,
-    # and so the moves, for many steps. (A safeguard: here, the loss is about the same without it.)
+    # exceeds grad_clip (common early on), we scale it down. So one odd batch cannot rule the
+    # averages, and thus the moves, for long. (A safeguard. Here, it hardly changes the loss.)
     nn.utils.clip_grad_norm_(model.parameters(), grad_clip)
     optimizer.step()  # move every parameter
 
@@ -439,8 +439,8 @@ def mean_loss(model, part):
     """The mean loss on a part of the text, cut into pieces of block_size characters.
 
     So contexts range from 1 to block_size characters. (Of a long part, we take evenly spaced
-    pieces.) The training loss ends lower: some of its text is memorized, and the other text has
-    other names, say. If the val loss begins to rise, the model is overfitting.
+    pieces.) The training loss ends lower: some of its text is memorized, and the val text has other
+    names, say. If only the val loss rises, the model is overfitting.
     """
     model.eval()  # turns dropout off
     length = (len(part) - 1) // block_size * block_size
@@ -490,7 +490,7 @@ def save(model, optimizer, step, first_save):
 
 def load(model):
     """Load the saved parameters into the model. Return all that was saved."""
-    state = torch.load(checkpoint, map_location='cpu', weights_only=True)  # runs no code
+    state = torch.load(checkpoint, map_location='cpu', weights_only=True)  # data, no code
     for name, value in config.items():
         saved = state.get('config', {}).get(name)
         assert saved == value, f'{checkpoint_path} was made with {name} = {saved!r}'
@@ -595,4 +595,5 @@ if __name__ == '__main__':  # not when it is imported
         torch.distributed.destroy_process_group()
 
 # Now it is your turn. What will the loss be with n_layer = 1? Without pos_emb? Without the "x +" in
-# Block? Guess first, then try. (Set checkpoint_path = 'try.pt' to keep your first run.)
+# Block? Guess first, then try. (Another seed may change it by 0.01. Set checkpoint_path = 'try.pt'
+# to keep your first run.)
