@@ -192,8 +192,8 @@ class Head(nn.Module):
         # random, the products have random signs and partly cancel: for two, (a + b)**2 is a**2 +
         # b**2 on average, as 2*a*b averages 0. So the sum's square grows like n, its size like
         # sqrt(n). We divide by that, or larger heads would start with larger scores. If one score
-        # is far above the rest, softmax gives it nearly all the weight. Nudging queries and keys
-        # hardly changes that, so their slopes are about 0: they hardly learn.
+        # is far above the rest, softmax gives it nearly all the weight. Then, before any training,
+        # each character would look at a single one, picked at random.
         scores = q @ k.mT / math.sqrt(k.shape[-1])  # (B, T, T): all query . key (mT: transposed)
 
         # No looking ahead, or a position could copy its target. (The first sees only itself.) Each
@@ -322,7 +322,7 @@ class GPTLanguageModel(nn.Module):
         """Draw random matrices. (From equal numbers, heads would get equal slopes and stay equal.)
 
         A sum of C products grows like sqrt(C) (see Head). If inputs have size 1, parameters of size
-        (std) 1 / sqrt(C) give sums of size 1. Half that, also for embeddings, was best in trials.
+        (standard deviation) 1 / sqrt(C) give sums of size 1. We halve that: best in trials.
         """
         if isinstance(module, (nn.Linear, nn.Embedding)):
             nn.init.normal_(module.weight, std=0.5 / math.sqrt(n_embd))
@@ -388,21 +388,22 @@ def sample(model, length):
 # If g is always 0.002, p moves just as far. But if g alternates between 2 and -2, the square is
 # still 4, while the mean swings between 0.1 and -0.1 (0.9 * -0.1 + 0.1 * 2 is about 0.1). So p
 # moves about a twentieth as far, back and forth: pushes that disagree mostly cancel. (Left out:
-# both averages are corrected for starting at 0, and 1e-8 added to the root.)
+# both averages are corrected for starting at 0, and 1e-8 is added to the root, so slopes that
+# vanish (see Block) move p less.)
 #
 # The third line, weight decay (weight: a parameter), takes up to 0.08% off every p in each step. So
-# p stays large only if slopes keep pushing it. What serves a common pattern is pushed in most
-# batches; what serves one passage only, in about 6 of 3200, so it fades. (Without decay, train loss
-# is 0.01 lower, val loss 0.01 to 0.02 higher.)
+# p stays large only if slopes keep pushing it. Models with smaller parameters often do better on
+# new text. (Here, without decay, the train loss is 0.01 lower, but the val loss 0.01 to 0.02
+# higher.)
 
 
 def learning_rate_at(step):
     """The rate falls to 0, or batch quirks would keep moving the parameters.
 
     But first it ramps up. In step 0, mean / sqrt(square) is 1 or -1: nothing cancels yet. At the
-    full rate, each p would move by 0.004, and a query, a sum of 128 products, by up to 128 * 0.004
-    = 0.5, its whole size. By step 50, heads would look at only 2 to 10 characters instead of 45,
-    too early to know which. Partly for this, the val loss would end 0.05 higher.
+    full rate, p would move by 0.004, and a query (from 128 inputs of size 1) by up to 128 * 0.004 =
+    0.5, its size in init_weights. By step 50, heads would give most of their weight to 5
+    characters, too early to know which. Partly for this, the val loss would end 0.05 higher.
     """
     warmup = min(1.0, (step + 1) / (warmup_iters + 1))
     decay = 1 - step / max_iters
@@ -428,8 +429,8 @@ def learn(model, optimizer, step):
     optimizer.zero_grad()
     loss.backward()
     # The gradient is the vector of all slopes. If its length (the root of the sum of squares)
-    # exceeds grad_clip (common early on), we scale it down. So one odd batch cannot rule the
-    # averages, and thus the moves, for long. (A safeguard. Here, it hardly changes the loss.)
+    # exceeds grad_clip (common early on), we scale it down. Otherwise, one odd batch could outweigh
+    # all others in both averages. (Here, that hardly matters.)
     nn.utils.clip_grad_norm_(model.parameters(), grad_clip)
     optimizer.step()  # move every parameter
 
@@ -439,8 +440,8 @@ def mean_loss(model, part):
     """The mean loss on a part of the text, cut into pieces of block_size characters.
 
     So contexts range from 1 to block_size characters. (Of a long part, we take evenly spaced
-    pieces.) The training loss ends lower: some of its text is memorized, and the val text has other
-    names, say. If only the val loss rises, the model is overfitting.
+    pieces.) The training loss ends lower: the val text has new names, and some of the rest is
+    memorized. If only the val loss rises, the model is overfitting.
     """
     model.eval()  # turns dropout off
     length = (len(part) - 1) // block_size * block_size
