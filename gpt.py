@@ -193,7 +193,7 @@ class Head(nn.Module):
         # b**2 on average, as 2*a*b averages 0. So the sum's square grows like n, its size like
         # sqrt(n). We divide by that, or larger heads would start with larger scores. If one score
         # is far above the rest, softmax gives it nearly all the weight. Then, before any training,
-        # each character would look at a single one, picked at random.
+        # each character would look at a single one, picked at random, and at no other.
         scores = q @ k.mT / math.sqrt(k.shape[-1])  # (B, T, T): all query . key (mT: transposed)
 
         # No looking ahead, or a position could copy its target. (The first sees only itself.) Each
@@ -231,7 +231,7 @@ class MultiHeadAttention(nn.Module):
         super().__init__()
         # (nn.Module finds no parameters in a plain list.)
         self.heads = nn.ModuleList([Head(head_size) for _ in range(num_heads)])
-        # Without this layer, each head could add only to its own part of x (see Block).
+        # This lets each head add to all of x (see Block), not only to its own part.
         self.proj = nn.Linear(num_heads * head_size, n_embd)
         self.dropout = nn.Dropout(dropout)
 
@@ -393,17 +393,17 @@ def sample(model, length):
 #
 # The third line, weight decay (weight: a parameter), takes up to 0.08% off every p in each step. So
 # p stays large only if slopes keep pushing it. Models with smaller parameters often do better on
-# new text. (Here, without decay, the train loss is 0.01 lower, but the val loss 0.01 to 0.02
-# higher.)
+# new text (why is debated). (Here, without decay, the train loss is 0.01 lower, but the val loss
+# 0.01 to 0.02 higher.)
 
 
 def learning_rate_at(step):
     """The rate falls to 0, or batch quirks would keep moving the parameters.
 
     But first it ramps up. In step 0, mean / sqrt(square) is 1 or -1: nothing cancels yet. At the
-    full rate, p would move by 0.004, and a query (from 128 inputs of size 1) by up to 128 * 0.004 =
-    0.5, its size in init_weights. By step 50, heads would give most of their weight to 5
-    characters, too early to know which. Partly for this, the val loss would end 0.05 higher.
+    full rate, p would move by 0.004, a tenth of its size (see init_weights). Within 50 steps,
+    queries would double in size, and 1 to 5 characters get half of a head's weight (instead of 10
+    to 17), too early to know which. Partly because of this, the val loss would end 0.05 higher.
     """
     warmup = min(1.0, (step + 1) / (warmup_iters + 1))
     decay = 1 - step / max_iters
@@ -429,7 +429,7 @@ def learn(model, optimizer, step):
     optimizer.zero_grad()
     loss.backward()
     # The gradient is the vector of all slopes. If its length (the root of the sum of squares)
-    # exceeds grad_clip (common early on), we scale it down. Otherwise, one odd batch could outweigh
+    # exceeds grad_clip (common early on), we scale it down. Unclipped, one odd batch could outweigh
     # all others in both averages. (Here, that hardly matters.)
     nn.utils.clip_grad_norm_(model.parameters(), grad_clip)
     optimizer.step()  # move every parameter
@@ -440,7 +440,7 @@ def mean_loss(model, part):
     """The mean loss on a part of the text, cut into pieces of block_size characters.
 
     So contexts range from 1 to block_size characters. (Of a long part, we take evenly spaced
-    pieces.) The training loss ends lower: the val text has new names, and some of the rest is
+    pieces.) The training loss ends lower: the val text has new names, and some train text is
     memorized. If only the val loss rises, the model is overfitting.
     """
     model.eval()  # turns dropout off
