@@ -2,9 +2,9 @@
 
     python gpt.py
 
-This trains a model on the plays in input.txt (two or three minutes on two CPU cores) and prints a
-sample. Watch the val loss fall from 4.3 (random scores; equal ones give 4.17) to 1.5, as noise
-turns into dialogue.
+This trains a model on the plays in input.txt (a few minutes on two CPU cores) and prints a sample.
+Watch the val loss fall from 4.3 (random scores; equal ones give 4.17) to 1.5, as noise turns into
+dialogue.
 
 Start with bigram.py, which explains the basics of PyTorch and how a model learns. Then read this
 file from top to bottom.
@@ -191,9 +191,9 @@ class Head(nn.Module):
         # A query's dot product with a key is a sum of n = head_size products. As matrices start
         # random, the products have random signs and partly cancel: for two, (a + b)**2 is a**2 +
         # b**2 on average, as 2*a*b averages 0. So the sum's square grows like n, its size like
-        # sqrt(n). We divide by that, or larger heads would start with larger scores. If one score
-        # is far above the rest, softmax gives it nearly all the weight. Then, before any training,
-        # each character would look at a single one, picked at random, and at no other.
+        # sqrt(n). We divide by that, or larger heads would start with larger scores. If a few
+        # scores are far above the rest, softmax gives them nearly all the weight. Then, before any
+        # training, each character would look at those few, picked at random, and at no others.
         scores = q @ k.mT / math.sqrt(k.shape[-1])  # (B, T, T): all query . key (mT: transposed)
 
         # No looking ahead, or a position could copy its target. (The first sees only itself.) Each
@@ -374,8 +374,8 @@ def sample(model, length):
 # Training
 #
 # Again and again: show the model some text, measure the loss, and move the parameters to lower it.
-# In bigram.py, moves are proportional to slopes, so the rows of rare characters lag. Here, layers'
-# slopes can differ 100-fold, so some layers would lag. Adam (Kingma & Ba, 2015) divides each
+# In bigram.py, moves are proportional to slopes, so the rows of rare characters lag. Here, slopes
+# can differ 100-fold between layers, so some would lag. Adam (Kingma & Ba, 2015) divides each
 # slope's recent mean by its recent size; AdamW (Loshchilov & Hutter, 2019) also shrinks p. Each
 # parameter p, with slope g, has two running averages:
 #
@@ -392,9 +392,8 @@ def sample(model, length):
 # vanish (see Block) move p less.)
 #
 # The third line, weight decay (weight: a parameter), takes up to 0.08% off every p in each step. So
-# p stays large only if slopes keep pushing it. Models with smaller parameters often do better on
-# new text (why is debated). (Here, without decay, the train loss is 0.01 lower, but the val loss
-# 0.01 to 0.02 higher.)
+# p stays large only if slopes keep pushing it. That often helps on new text; why is debated. (Here,
+# without decay, the train loss is 0.01 lower, but the val loss 0.01 to 0.02 higher.)
 
 
 def learning_rate_at(step):
@@ -402,8 +401,9 @@ def learning_rate_at(step):
 
     But first it ramps up. In step 0, mean / sqrt(square) is 1 or -1: nothing cancels yet. At the
     full rate, p would move by 0.004, a tenth of its size (see init_weights). Within 50 steps,
-    queries would double in size, and 1 to 5 characters get half of a head's weight (instead of 10
-    to 17), too early to know which. Partly because of this, the val loss would end 0.05 higher.
+    queries would double in size, and in the second half of a piece, 1 to 5 characters get half of a
+    head's weight (not 10 to 17), too early to know which. Partly because of this, the val loss
+    would end 0.05 higher.
     """
     warmup = min(1.0, (step + 1) / (warmup_iters + 1))
     decay = 1 - step / max_iters
