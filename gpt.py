@@ -401,8 +401,8 @@ def learning_rate_at(step):
 
     But first it ramps up. In step 0, mean / sqrt(square) is 1 or -1: nothing cancels yet. At the
     full rate, p would move by 0.004, a tenth of its size (see init_weights). Within 50 steps,
-    queries would double in size, and in the second half of a piece, 1 to 5 characters get half of a
-    head's weight (not 10 to 17), too early to know which. Partly because of this, the val loss
+    queries would double in size, and late in a piece, 1 to 5 characters would get half of a head's
+    weight (with the ramp, 10 to 17): too early to know which. Partly because of this, the val loss
     would end 0.05 higher.
     """
     warmup = min(1.0, (step + 1) / (warmup_iters + 1))
