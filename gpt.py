@@ -192,8 +192,8 @@ class Head(nn.Module):
         # random, the products have random signs and partly cancel: for two, (a + b)**2 is a**2 +
         # b**2 on average, as 2*a*b averages 0. So the sum's square grows like n, its size like
         # sqrt(n). We divide by that, or larger heads would start with larger scores. If a few
-        # scores are far above the rest, softmax gives them nearly all the weight. Then, before any
-        # training, each character would look at those few, picked at random, and at no others.
+        # scores are far above the rest, softmax gives them nearly all the weight. Then each
+        # character would start with a random few, and the other scores' slopes would be near 0.
         scores = q @ k.mT / math.sqrt(k.shape[-1])  # (B, T, T): all query . key (mT: transposed)
 
         # No looking ahead, or a position could copy its target. (The first sees only itself.) Each
@@ -400,7 +400,7 @@ def learning_rate_at(step):
     """The rate falls to 0, or batch quirks would keep moving the parameters.
 
     But first it ramps up. In step 0, mean / sqrt(square) is 1 or -1: nothing cancels yet. At the
-    full rate, p would move by 0.004, a tenth of its size (see init_weights). Within 50 steps,
+    full rate, p would move by 0.004, a tenth of most p's size (see init_weights). Within 50 steps,
     queries would double in size, and late in a piece, 1 to 5 characters would get half of a head's
     weight (with the ramp, 10 to 17): too early to know which. Partly because of this, the val loss
     would end 0.05 higher.
@@ -440,7 +440,7 @@ def mean_loss(model, part):
     """The mean loss on a part of the text, cut into pieces of block_size characters.
 
     So contexts range from 1 to block_size characters. (Of a long part, we take evenly spaced
-    pieces.) The training loss ends lower: the val text has new names, and some train text is
+    pieces.) The training loss ends lower: the val text has new words, and some train text is
     memorized. If only the val loss rises, the model is overfitting.
     """
     model.eval()  # turns dropout off
@@ -472,7 +472,7 @@ config['chars'] = ''.join(chars)
 
 
 def save(model, optimizer, step, first_save):
-    """Save the run. The old file stays until the new one is complete on the disk."""
+    """Save the run. The old file stays until the new one is complete on disk."""
     state = {
         'config': config,
         'step': step,
