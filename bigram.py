@@ -223,12 +223,12 @@ class BigramLanguageModel(nn.Module):
 # are equal: at the counted probability.
 
 # How far should p move? The simplest rule is p = p - learning_rate * slope. In gpt.py, steps on the
-# whole text would be too slow. So we use a random batch, with the same slopes on average. (Hence
-# SGD: stochastic, or random, gradient descent.) A low rate takes many steps. A high one overshoots,
-# since slopes change on the way. Ours, 100, looks high. But an average row gets only 1 in 65 of the
-# questions, and the others add 0 to the mean. So its slopes are at most 1/65, and its moves 100/65
-# = 1.54: exp(s[j]) changes up to 4.7-fold. Common rows overshoot, and jump about. So the rate falls
-# to 0, and they settle. (At a constant 100, the loss would end 0.01 to 0.06 higher.)
+# whole text would be too slow. As there, we use a random batch, with the same slopes on average.
+# (Hence SGD: stochastic, or random, gradient descent.) A low rate takes many steps. A high one
+# overshoots, since slopes change on the way. Ours, 100, looks high. But an average row gets only 1
+# in 65 of the questions, and the others add 0 to the mean. So its slopes are at most 1/65, and its
+# moves 100/65 = 1.54: exp(s[j]) changes up to 4.7-fold. Common rows overshoot, and jump about. So
+# the rate falls to 0, and they settle. (At a constant 100, the loss would end 0.01 to 0.06 higher.)
 
 model = BigramLanguageModel().to(device)
 optimizer = torch.optim.SGD(model.parameters(), learning_rate)  # applies this rule

@@ -192,8 +192,8 @@ class Head(nn.Module):
         # random, the products have random signs and partly cancel: for two, (a + b)**2 is a**2 +
         # b**2 on average, as 2*a*b averages 0. So the sum's square grows like n, its size like
         # sqrt(n). We divide by that, or larger heads would start with larger scores. If a few
-        # scores are far above the rest, softmax gives them nearly all the weight. Then each
-        # character would start with a random few, and the other scores' slopes would be near 0.
+        # scores are far above the rest, softmax gives them most of the weight. Then each character
+        # would start with a random few, and the other scores' slopes would be small.
         scores = q @ k.mT / math.sqrt(k.shape[-1])  # (B, T, T): all query . key (mT: transposed)
 
         # No looking ahead, or a position could copy its target. (The first sees only itself.) Each
@@ -402,7 +402,7 @@ def learning_rate_at(step):
     But first it ramps up. In step 0, mean / sqrt(square) is 1 or -1: nothing cancels yet. At the
     full rate, p would move by 0.004, a tenth of most p's size (see init_weights). Within 50 steps,
     queries would double in size, and late in a piece, 1 to 5 characters would get half of a head's
-    weight (with the ramp, 10 to 17): too early to know which. Partly because of this, the val loss
+    weight (with the ramp, over 10): too early to know which. Partly because of this, the val loss
     would end 0.05 higher.
     """
     warmup = min(1.0, (step + 1) / (warmup_iters + 1))
