@@ -193,7 +193,7 @@ class Head(nn.Module):
         # b**2 on average, as 2*a*b averages 0. So the sum's square grows like n, its size like
         # sqrt(n). We divide by that, or larger heads would start with larger scores. If a few
         # scores are far above the rest, softmax gives them most of the weight. Then each character
-        # would start with a random few, and the other scores' slopes would be small.
+        # would start with a random few, and nudging the other scores would change little.
         scores = q @ k.mT / math.sqrt(k.shape[-1])  # (B, T, T): all query . key (mT: transposed)
 
         # No looking ahead, or a position could copy its target. (The first sees only itself.) Each
@@ -429,8 +429,8 @@ def learn(model, optimizer, step):
     optimizer.zero_grad()
     loss.backward()
     # The gradient is the vector of all slopes. If its length (the root of the sum of squares)
-    # exceeds grad_clip (common early on), we scale it down. Unclipped, one odd batch could outweigh
-    # all others in both averages. (Here, that hardly matters.)
+    # exceeds grad_clip (common early on), we scale it down. Unclipped, one odd batch could steer p
+    # for 10 steps, and slow it for 100. (Here, that hardly matters.)
     nn.utils.clip_grad_norm_(model.parameters(), grad_clip)
     optimizer.step()  # move every parameter
 
